@@ -1,0 +1,859 @@
+"""The words of wombat: frozen values that travel between the layers, and the ways a stage ends.
+
+No pixels are read here, no file opened, no clock asked, and Dagster is unknown. Conventions, stated
+once: pixel positions are ``(x, y)``, 0-based, integer at pixel centres (FITS and AstroImageJ count
+differently and are converted at their border); arrays are ``[y, x]``; JD means JD(UTC) at
+mid-exposure unless a name says otherwise; ``None`` (in arrays NaN) means *not known*.
+"""
+
+import datetime as dt
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
+FloatArray = NDArray[np.floating[Any]]
+BoolArray = NDArray[np.bool_]
+
+# ---------------------------------------------------------------------------------- status words
+
+
+class FrameKind(StrEnum):
+    """What a raw frame was taken for."""
+
+    BIAS = "bias"
+    DARK = "dark"
+    FLAT = "flat"
+    LIGHT = "light"
+
+
+class Proc(StrEnum):
+    """Words of the column ``target.proc``."""
+
+    CALIBRATED = "calibrated"
+    PARTIAL = "partial"
+    SOLVED = "solved"
+    NOWCS = "nowcs"
+    NOFRAMES = "noframes"
+
+
+class Apphot(StrEnum):
+    """Words of the column ``target.apphot``."""
+
+    NOWCS = "nowcs"
+    NOSITE = "nosite"
+    NOTIME = "notime"
+    BADSITE = "badsite"
+    VSXDOWN = "vsxdown"
+    NOVSX = "novsx"
+    AMBIGUOUS = "ambiguous"
+    NOVSP = "novsp"
+    NOCOMPS = "nocomps"
+    OFFIMAGE = "offimage"
+    BADPSF = "badpsf"
+    NOSTD = "nostd"
+    HELD = "held"
+    VALIDATE = "validate"
+
+
+NOCAL = "nocal"
+"""Word of ``proc_bias``, ``proc_flat`` and ``proc_dark``: no matching master was found."""
+
+# --------------------------------------------------------------------------------- how things end
+
+
+class Shortfall(Exception):
+    """A stage ends without a product, for a reason in the sky or in the data.
+
+    The message says what was found and what was wanted, with numbers. ``proc`` and ``apphot`` are
+    the words the status row gets; None leaves that column alone.
+    """
+
+    proc: ClassVar[Proc | None] = None
+    apphot: ClassVar[Apphot | None] = None
+
+
+class NoCalibration(Shortfall):
+    """Too few or unfit frames for a master, or no master where one is required."""
+
+
+class NoFrames(Shortfall):
+    """No usable light frame is left."""
+
+    proc = Proc.NOFRAMES
+
+
+class NoWcs(Shortfall):
+    """No frame of the observation could be solved."""
+
+    proc = Proc.NOWCS
+    apphot = Apphot.NOWCS
+
+
+class NoSite(Shortfall):
+    """The observer's position is neither configured nor in the header."""
+
+    apphot = Apphot.NOSITE
+
+
+class NoTime(Shortfall):
+    """The frames carry no usable time."""
+
+    apphot = Apphot.NOTIME
+
+
+class BadSite(Shortfall):
+    """The target stands below the horizon: site or time is wrong."""
+
+    apphot = Apphot.BADSITE
+
+
+class UnknownVariable(Shortfall):
+    """VSX answered and does not know the name."""
+
+    apphot = Apphot.NOVSX
+
+
+class AmbiguousVariable(Shortfall):
+    """VSX answered with several stars that could be meant."""
+
+    apphot = Apphot.AMBIGUOUS
+
+
+class NoComps(Shortfall):
+    """VSP answered and nothing usable is in the chart."""
+
+    apphot = Apphot.NOCOMPS
+
+
+class OffImage(Shortfall):
+    """The variable lies outside the frames."""
+
+    apphot = Apphot.OFFIMAGE
+
+
+class BadPsf(Shortfall):
+    """No frame has a star that a profile can be fitted to."""
+
+    apphot = Apphot.BADPSF
+
+
+class NoStandard(Shortfall):
+    """Measured, but no standard magnitude can be derived."""
+
+    apphot = Apphot.NOSTD
+
+
+class ServiceUnavailable(Exception):
+    """An AAVSO service is away, after all retries: the observation is parked.
+
+    An outage is never an empty answer and never an unknown name.
+    """
+
+    apphot: ClassVar[Apphot]
+
+
+class VsxUnavailable(ServiceUnavailable):
+    """VSX did not answer usefully."""
+
+    apphot = Apphot.VSXDOWN
+
+
+class VspUnavailable(ServiceUnavailable):
+    """VSP did not answer usefully."""
+
+    apphot = Apphot.NOVSP
+
+
+# -------------------------------------------------------------------------- nights, observations
+
+_KEY_UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
+
+
+def slug(text: str) -> str:
+    """Return `text` as a part of a partition key or a file name, safe in shells and on Windows.
+
+    Only ``[A-Za-z0-9.+-]`` with single ``_`` between; accents are dropped; a name that has nothing
+    left, or begins with a dot, gets a hash instead. Two names may share a slug: whoever assigns
+    keys must check (`keyed`).
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    safe = _KEY_UNSAFE.sub("_", plain).strip("_. ")
+    if not re.search(r"[A-Za-z0-9]", safe):
+        return "x" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    return safe
+
+
+def distinct_slug(text: str, taken: Mapping[str, str]) -> str:
+    """Return the slug of `text`, suffixed by a hash when it belongs to another name in `taken`.
+
+    `taken` maps casefolded slugs to the names that own them (file systems may ignore case).
+    """
+    plain = slug(text)
+    if taken.get(plain.casefold(), text) == text:
+        return plain
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """A night is what its directory is called; two directories of one date are one night."""
+
+    date: dt.date
+
+    @property
+    def key(self) -> str:
+        """Partition key, ``20251015``."""
+        return self.date.strftime("%Y%m%d")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One target through one filter in one night: the unit of work.
+
+    `filter` is what the FITS header says, stripped; `target` the directory name, verbatim.
+    `key` is the partition key ``20251015__TX_Eri__V``.
+    """
+
+    date: dt.date
+    target: str
+    filter: str
+    key: str
+
+
+# ------------------------------------------------------------------------------------ raw frames
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameGroup:
+    """What two frames must share to be combined or subtracted from one another."""
+
+    width_px: int
+    height_px: int
+    binning: str  # "1x1"
+    camera: str | None
+    readout: str | None  # gain setting and readout mode as the header words them
+
+    @property
+    def shape_words(self) -> str:
+        """Words for a reason: ``1024x1024 1x1``."""
+        return f"{self.width_px}x{self.height_px} {self.binning}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawFrame:
+    """One raw file as the scan found it; `reason` says why it is quarantined, None when usable.
+
+    `path` is relative to the data root, with forward slashes. `start_utc` is ISO 8601 without
+    offset, on the UTC scale, at the start of the exposure.
+    """
+
+    path: str
+    night_directory: str
+    date: dt.date
+    kind: FrameKind
+    target: str | None
+    filter: str | None
+    size_bytes: int
+    mtime_ns: int
+    pixel_hash: str | None
+    group: FrameGroup | None
+    exposure_s: float | None
+    start_utc: str | None
+    ccd_temperature_c: float | None
+    ra_hint_deg: float | None
+    dec_hint_deg: float | None
+    scale_hint_arcsec_px: float | None
+    site_hint: "Site | None"
+    airmass_header: float | None
+    gain_header_e_adu: float | None
+    gain_header_source: str | None
+    read_noise_header_e: float | None
+    saturation_header_adu: float | None
+    pedestal_adu: float | None
+    bayer_pattern: str | None
+    calibration_status: str | None  # CALSTAT, when a program has already calibrated the frame
+    warnings: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+# ------------------------------------------------------------------------- place, time, the star
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Where the telescope stands; longitude positive to the east."""
+
+    latitude_deg: float
+    longitude_deg: float
+    elevation_m: float = 0.0
+    source: str = "configuration"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameTimes:
+    """Times and altitudes of n frames; every array has shape (n,).
+
+    JDs are plain calendar Julian dates with 86400-second days, as AstroImageJ and WebObs count.
+    `altitude_deg` is apparent (refraction added); `airmass` is -1 at or below the horizon.
+    """
+
+    jd_start_utc: FloatArray
+    jd_utc: FloatArray
+    hjd_utc: FloatArray
+    bjd_tdb: FloatArray
+    altitude_deg: FloatArray
+    airmass: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """The variable star, T1. Magnitudes: `mag_bright` is maximum light, numerically smallest."""
+
+    name: str
+    ra_deg: float
+    dec_deg: float
+    pm_ra_mas_yr: float | None = None  # includes cos(dec)
+    pm_dec_mas_yr: float | None = None
+    auid: str | None = None
+    oid: str | None = None
+    variability_type: str | None = None
+    period_d: float | None = None
+    epoch_hjd: float | None = None
+    mag_bright: float | None = None
+    mag_faint: float | None = None
+    mag_bright_band: str | None = None
+    mag_faint_band: str | None = None
+    match: str = "name"  # name | variant | position | configuration
+    source: str = "VSX"
+
+
+# ------------------------------------------------------------------------------ comparison stars
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandMagnitude:
+    """A catalogue magnitude; `error_mag` None means the catalogue gives none."""
+
+    mag: float
+    error_mag: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompStar:
+    """One star of an AAVSO chart, identified by its AUID, never by its label."""
+
+    auid: str
+    label: str
+    ra_deg: float
+    dec_deg: float
+    bands: Mapping[str, BandMagnitude]
+    comment: str = ""
+
+    def colour(self, blue: str, red: str) -> float | None:
+        """Return the colour index blue - red, or None where a band is missing."""
+        if blue in self.bands and red in self.bands:
+            return self.bands[blue].mag - self.bands[red].mag
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompSequence:
+    """The photometry of one VSP chart. `fov_arcmin`, `maglimit`: as asked for."""
+
+    chart_id: str
+    ra_deg: float
+    dec_deg: float
+    fov_arcmin: float
+    maglimit: float
+    stars: tuple[CompStar, ...]
+    fetched_utc: str  # ISO 8601
+    source: str = "VSP"
+
+
+class Unused(StrEnum):
+    """Why a star of the chart is not used: the closed list."""
+
+    OFF_IMAGE = "off_image"
+    NO_BAND = "no_band"
+    TOO_BRIGHT = "too_bright"
+    TOO_FAINT = "too_faint"
+    VARIABLE = "variable"
+    IS_TARGET = "is_target"
+    BANNED = "banned"
+    SATURATED = "saturated"
+    CROWDED = "crowded"
+    LOW_SNR = "low_snr"
+    NOT_MEASURED = "not_measured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEntry:
+    """What became of one chart star: its role (``T2``, ``C3``) or one reason, with the numbers."""
+
+    auid: str
+    label: str
+    role: str | None
+    reason: Unused | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompCandidates:
+    """The chart stars that may be used, best check star first, and the ledger of the others."""
+
+    variable: Variable
+    chart_id: str
+    chart_source: str
+    chart_fetched_utc: str
+    filter: str
+    band: str  # AAVSO code, for the report
+    comp_band: str  # band of the catalogue magnitudes
+    band_confirmed: bool
+    ranked: tuple[CompStar, ...]
+    scores: tuple[float, ...]
+    ledger: tuple[LedgerEntry, ...]
+    dropped_frames: tuple[str, ...] = ()  # labels of frames that alone cost too many comps
+    notes: tuple[str, ...] = ()
+
+
+# -------------------------------------------------------------------------------- plate solutions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WcsSolution:
+    """A TAN solution. `crpix_x`, `crpix_y` are FITS pixels (counted from 1)."""
+
+    ra_deg: float  # CRVAL1
+    dec_deg: float  # CRVAL2
+    crpix_x: float
+    crpix_y: float
+    cd11: float
+    cd12: float
+    cd21: float
+    cd22: float
+
+    @property
+    def scale_x_arcsec_px(self) -> float:
+        """Length of one pixel step in x."""
+        return 3600.0 * float(np.hypot(self.cd11, self.cd21))
+
+    @property
+    def scale_y_arcsec_px(self) -> float:
+        """Length of one pixel step in y."""
+        return 3600.0 * float(np.hypot(self.cd12, self.cd22))
+
+    @property
+    def scale_arcsec_px(self) -> float:
+        """Geometric mean of both scales."""
+        return 3600.0 * float(np.sqrt(abs(self.determinant)))
+
+    @property
+    def determinant(self) -> float:
+        """Determinant of the CD matrix; negative on an unmirrored sky image."""
+        return self.cd11 * self.cd22 - self.cd12 * self.cd21
+
+    @property
+    def parity(self) -> int:
+        """-1 as the sky is seen, +1 mirrored."""
+        return 1 if self.determinant > 0 else -1
+
+    @property
+    def rotation_deg(self) -> float:
+        """Position angle of the image's +y axis, north through east, in [-180, 180)."""
+        angle = np.degrees(np.arctan2(self.cd12, self.cd22))
+        return float((angle + 180.0) % 360.0 - 180.0)
+
+    def header_cards(self) -> dict[str, str | float]:
+        """Return the FITS cards of this solution."""
+        return {
+            "CTYPE1": "RA---TAN",
+            "CTYPE2": "DEC--TAN",
+            "CUNIT1": "deg",
+            "CUNIT2": "deg",
+            "RADESYS": "ICRS",
+            "EQUINOX": 2000.0,
+            "CRPIX1": self.crpix_x,
+            "CRPIX2": self.crpix_y,
+            "CRVAL1": self.ra_deg,
+            "CRVAL2": self.dec_deg,
+            "CD1_1": self.cd11,
+            "CD1_2": self.cd12,
+            "CD2_1": self.cd21,
+            "CD2_2": self.cd22,
+        }
+
+    def to_wcs(self) -> "WCS":
+        """Return the astropy WCS of this solution."""
+        from astropy.wcs import WCS
+
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+        wcs.wcs.cunit = ["deg", "deg"]
+        wcs.wcs.crpix = [self.crpix_x, self.crpix_y]
+        wcs.wcs.crval = [self.ra_deg, self.dec_deg]
+        wcs.wcs.cd = [[self.cd11, self.cd12], [self.cd21, self.cd22]]
+        wcs.wcs.radesys = "ICRS"
+        wcs.wcs.set()
+        return wcs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detections:
+    """Stars found on one frame, brightest first; every array has shape (n,)."""
+
+    x_px: FloatArray
+    y_px: FloatArray
+    flux_adu: FloatArray
+    peak_adu: FloatArray  # above the local sky
+    fwhm_px: FloatArray
+    axis_ratio: FloatArray  # minor/major, 0..1
+    snr: FloatArray
+    sky_adu: float  # median background of the frame
+    sky_rms_adu: float
+
+    def __len__(self) -> int:
+        return len(self.x_px)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StarTable:
+    """Catalogue stars for plate solving; every array has shape (n,)."""
+
+    ra_deg: FloatArray
+    dec_deg: FloatArray
+    mag: FloatArray
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.ra_deg)
+
+
+class SolveStatus(StrEnum):
+    """Words of ``WCS.status``."""
+
+    SOLVED = "solved"
+    PROPAGATED = "propagated"
+    FAILED = "failed"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolveAttempt:
+    """One rung of the ladder on one frame, as it goes into ``WCS.attempts``."""
+
+    rung: str
+    solver: str
+    outcome: str  # "solved", a `FrameSolution.reason`, or "rejected:<check>"
+    fov_deg: float | None = None
+    radius_deg: float | None = None
+    max_stars: int | None = None
+    seconds: float | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameSolution:
+    """Everything known of one frame's plate solution: one row of the table ``WCS``."""
+
+    file: str  # raw frame, relative to the data root
+    status: SolveStatus
+    solution: WcsSolution | None
+    solver: str | None = None
+    solver_version: str | None = None
+    database: str | None = None
+    command: str | None = None
+    exit_code: int | None = None
+    reason: str | None = None  # no_stars no_database bad_file no_match timeout crashed rejected:…
+    message: str = ""
+    attempts: tuple[SolveAttempt, ...] = ()
+    fov_tried_deg: float | None = None
+    ra_hint_deg: float | None = None
+    dec_hint_deg: float | None = None
+    scale_header_arcsec_px: float | None = None
+    n_stars: int | None = None
+    n_quads: int | None = None
+    n_matched: int | None = None
+    n_expected: int | None = None
+    rms_arcsec: float | None = None
+    rms_px: float | None = None
+    hfd_median_px: float | None = None
+    hfd_source: str | None = None
+    fwhm_median_px: float | None = None
+    axis_ratio_median: float | None = None
+    sky_adu: float | None = None
+    reference_file: str | None = None
+    seconds: float | None = None
+    solved_at_utc: str | None = None
+
+
+# ------------------------------------------------------------------------------------ calibration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Master:
+    """One master frame on disk. `path` is relative to the root of its kind (data directory)."""
+
+    kind: FrameKind
+    date: dt.date
+    filter: str | None
+    group: FrameGroup
+    path: str
+    content_hash: str  # of the pixels
+    n_used: int
+    n_refused: int
+    exposure_s: float | None = None
+    made_by_us: bool = True
+    read_noise_adu: float | None = None
+    rejected_fraction: float | None = None
+    bias_hash: str | None = None  # of the master subtracted from flats or darks
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationChoice:
+    """The masters an observation is calibrated with; None: no matching one (`nocal`)."""
+
+    bias: Master | None
+    dark: Master | None
+    flat: Master | None
+    reasons: tuple[str, ...]  # why one is missing or which runner-up lost
+
+    @property
+    def version(self) -> str:
+        """Content version: ``20251015:ab12cd34/20251014:…/nocal``."""
+        return "/".join(
+            f"{m.date:%Y%m%d}:{m.content_hash[:12]}" if m else NOCAL
+            for m in (self.bias, self.dark, self.flat)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sourced:
+    """A number and where it comes from, e.g. ``(2.07, "EGAIN")``."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorFacts:
+    """Gain, read noise and limits of the observation, each with its source; None: not known."""
+
+    gain_e_adu: Sourced | None
+    read_noise_e: Sourced | None
+    saturation_adu: Sourced  # on raw counts
+    linearity_adu: Sourced  # on raw counts
+    stop_adu: float | None = None  # where the raw counts pile up, when they do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReducedFrame:
+    """One calibrated light frame; `path` is relative to the products, `raw` to the data root."""
+
+    raw: str
+    path: str
+    label: str  # file name, as the measurement table calls it
+    raw_hash: str
+    exposure_s: float
+    start_utc: str
+    ccd_temperature_c: float | None
+    airmass_header: float | None
+
+
+# ------------------------------------------------------------------------------------- photometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aperture:
+    """Radii in pixels of the star aperture and of the sky annulus."""
+
+    radius_px: float
+    sky_inner_px: float
+    sky_outer_px: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StarMeasurements:
+    """What is measured of each star; shape (n_stars,) for a frame, (n_frames, n_stars) for a night.
+
+    AstroImageJ's definitions (DOMAIN section 4): `source_sky_adu` is the aperture sum less the sky,
+    `peak_adu` the highest pixel in the aperture (sky not subtracted), `mean_adu` is
+    source_sky / n_source_px, `sky_adu_px` the annulus mean after rejection. Pixels 0-based.
+    `raw_peak_adu` is the highest *raw* count in the aperture, for the saturation test.
+    `flags` is a bit field of `Flag`.
+    """
+
+    x_px: FloatArray
+    y_px: FloatArray
+    ra_deg: FloatArray
+    dec_deg: FloatArray
+    source_sky_adu: FloatArray
+    n_source_px: FloatArray
+    source_error_adu: FloatArray
+    snr: FloatArray
+    peak_adu: FloatArray
+    mean_adu: FloatArray
+    sky_adu_px: FloatArray
+    n_sky_px: FloatArray
+    fwhm_px: FloatArray
+    width_px: FloatArray
+    x_width_px: FloatArray
+    y_width_px: FloatArray
+    angle_deg: FloatArray
+    roundness: FloatArray
+    raw_peak_adu: FloatArray
+    flags: NDArray[np.int64]
+
+    @classmethod
+    def stack(cls, frames: "list[StarMeasurements]") -> "StarMeasurements":
+        """Return one night's (n_frames, n_stars) arrays out of per-frame ones."""
+        names = cls.__slots__
+        return cls(**{name: np.stack([getattr(f, name) for f in frames]) for name in names})
+
+    def stars(self, indices: "list[int]") -> "StarMeasurements":
+        """Return the same for the stars at `indices` of the last axis, in that order."""
+        names = type(self).__slots__
+        return type(self)(**{name: getattr(self, name)[..., indices] for name in names})
+
+
+class Flag:
+    """Bits of `StarMeasurements.flags`."""
+
+    SATURATED = 1  # a raw count at or above the saturation level
+    NON_LINEAR = 2  # a raw count above the linearity level
+    NEAR_EDGE = 4  # aperture or annulus leaves the frame
+    BAD_PIXEL = 8  # a masked pixel inside the aperture
+    OFF_CENTRE = 16  # centroid further from the predicted place than allowed: predicted place used
+    LOW_SNR = 32  # SNR below 3
+    UNMEASURED = 64  # aperture off the frame or more than 10 % of it masked: values are NaN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApertureStar:
+    """One aperture of the table. Catalogue values are in the observation's comparison band."""
+
+    role: str  # T1, T2, C3, C4…
+    name: str
+    auid: str | None
+    ra_deg: float
+    dec_deg: float
+    catalogue_mag: float | None
+    catalogue_error_mag: float | None
+    colour: float | None = None  # catalogue colour index of the transformation, when known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotometryTable:
+    """A night's measurements of T1, T2, C3… on every solved frame, in time order.
+
+    `frame_fwhm_px` has shape (n_frames,), `measured` arrays (n_frames, n_stars).
+    """
+
+    target: str
+    filter: str
+    band: str
+    comp_band: str
+    band_confirmed: bool
+    chart_id: str
+    variable: Variable
+    labels: tuple[str, ...]
+    raw_hashes: tuple[str, ...]
+    times: FrameTimes
+    exposure_s: FloatArray
+    ccd_temperature_c: FloatArray  # NaN where the header has none
+    frame_fwhm_px: FloatArray
+    stars: tuple[ApertureStar, ...]
+    measured: StarMeasurements
+    aperture: Aperture
+    frame_height_px: int
+    gain_e_adu: float | None
+    read_noise_e: float | None
+    saturation_adu: float
+    linearity_adu: float
+    ledger: tuple[LedgerEntry, ...]
+    notes: tuple[str, ...] = ()
+
+    def star_index(self, role: str) -> int | None:
+        """Return the position of `role` among the apertures, None when it is absent."""
+        for index, star in enumerate(self.stars):
+            if star.role == role:
+                return index
+        return None
+
+    @property
+    def ensemble(self) -> list[int]:
+        """Positions of the ensemble comps (C3, C4…)."""
+        return [i for i, star in enumerate(self.stars) if star.role.startswith("C")]
+
+
+# ------------------------------------------------------------------------------ standard magnitudes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transformation:
+    """How instrumental magnitudes become standard ones; coefficient None: no colour term."""
+
+    coefficient_name: str | None = None  # "Tv_bv"
+    coefficient: float | None = None
+    coefficient_error: float | None = None
+    colour_index: str | None = None  # "B-V"
+    target_colour: float | None = None
+    target_colour_error: float | None = None
+    source: str = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandardMagnitudes:
+    """Standard magnitudes of T1 and T2 over one night; arrays have shape (n_frames,).
+
+    `random_mag` is the frame-to-frame 1-sigma error, `zp_err_mag` the night's one zero-point error;
+    they are kept apart (DOMAIN section 6). `merr_mag` is what a report would quote. Neither error
+    is ever 0. NaN where a frame has no value. `upper_limit` marks T1 below SNR 3.
+    """
+
+    target: str
+    filter: str
+    band: str
+    comp_band: str
+    chart_id: str
+    labels: tuple[str, ...]
+    raw_hashes: tuple[str, ...]
+    jd_utc: FloatArray
+    hjd_utc: FloatArray
+    bjd_tdb: FloatArray
+    airmass: FloatArray
+    t1_mag: FloatArray
+    t1_random_mag: FloatArray
+    t1_merr_mag: FloatArray
+    t1_instrumental_mag: FloatArray
+    t1_upper_limit: BoolArray
+    t2_mag: FloatArray
+    t2_random_mag: FloatArray
+    t2_instrumental_mag: FloatArray
+    zero_point_mag: FloatArray
+    zero_point_random_mag: FloatArray
+    n_comps: NDArray[np.int64]
+    proposed_rejected: tuple[str, ...]  # per frame: reasons joined by ",", "" when none
+    zp_err_mag: float
+    ensemble_reference_mag: float  # mean catalogue magnitude of the ensemble (CREFMAG)
+    check_name: str | None
+    check_catalogue_mag: float | None
+    check_catalogue_error_mag: float | None
+    check_offset_mag: float | None  # median T2 less catalogue
+    check_scatter_mag: float | None
+    transformation: Transformation
+    transformed: bool  # TRANS=YES by evidence
+    method: str  # single | ensemble | ensemble+colour
+    comp_names: tuple[str, ...]
+    held_reason: str | None = None
+    notes: tuple[str, ...] = ()
