@@ -335,6 +335,7 @@ class Variable:
     mag_faint_band: str | None = None
     match: str = "name"  # name | variant | position | configuration
     source: str = "VSX"
+    notes: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------------------ comparison stars
@@ -378,6 +379,7 @@ class CompSequence:
     stars: tuple[CompStar, ...]
     fetched_utc: str  # ISO 8601
     source: str = "VSP"
+    notes: tuple[str, ...] = ()
 
 
 class Unused(StrEnum):
@@ -566,6 +568,7 @@ class FrameSolution:
     """Everything known of one frame's plate solution: one row of the table ``WCS``."""
 
     file: str  # raw frame, relative to the data root
+    raw_hash: str | None = None  # of its pixels
     status: SolveStatus
     solution: WcsSolution | None
     solver: str | None = None
@@ -577,6 +580,7 @@ class FrameSolution:
     message: str = ""
     attempts: tuple[SolveAttempt, ...] = ()
     fov_tried_deg: float | None = None
+    fov_used_deg: float | None = None
     ra_hint_deg: float | None = None
     dec_hint_deg: float | None = None
     scale_header_arcsec_px: float | None = None
@@ -612,8 +616,10 @@ class Master:
     n_used: int
     n_refused: int
     exposure_s: float | None = None
+    ccd_temperature_c: float | None = None
     made_by_us: bool = True
     read_noise_adu: float | None = None
+    gain_e_adu: float | None = None
     rejected_fraction: float | None = None
     bias_hash: str | None = None  # of the master subtracted from flats or darks
     notes: tuple[str, ...] = ()
@@ -668,6 +674,19 @@ class ReducedFrame:
     start_utc: str
     ccd_temperature_c: float | None
     airmass_header: float | None
+    site_hint: Site | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduction:
+    """The calibrated frames of an observation, in time order, and what they were made with."""
+
+    frames: tuple[ReducedFrame, ...]
+    group: FrameGroup
+    detector: DetectorFacts
+    choice: CalibrationChoice
+    left_out: tuple[tuple[str, str], ...]  # raw path and reason of every frame not used
+    notes: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------------------------- photometry
@@ -753,6 +772,23 @@ class ApertureStar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RelativeFluxes:
+    """AstroImageJ's relative fluxes of a night (DOMAIN section 4).
+
+    `tot_c_adu` and `tot_c_err_adu` have shape (n_frames,), the others (n_frames, n_stars). NaN
+    where a star or a comp of the sum has no value.
+    """
+
+    rel_flux: FloatArray
+    rel_flux_err: FloatArray
+    rel_flux_snr: FloatArray
+    tot_c_adu: FloatArray
+    tot_c_err_adu: FloatArray
+    source_amag: FloatArray
+    source_amag_err: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PhotometryTable:
     """A night's measurements of T1, T2, C3… on every solved frame, in time order.
 
@@ -782,6 +818,7 @@ class PhotometryTable:
     linearity_adu: float
     ledger: tuple[LedgerEntry, ...]
     notes: tuple[str, ...] = ()
+    relative: RelativeFluxes | None = None  # filled by science.photometry.relative_fluxes
 
     def star_index(self, role: str) -> int | None:
         """Return the position of `role` among the apertures, None when it is absent."""

@@ -1,0 +1,173 @@
+"""Assets from raw frames to calibrated ones: masters per night, reduction per observation."""
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from wombat_dagster.assets.conclude import Event, conclude
+from wombat_dagster.checks import check_specs
+from wombat_dagster.domain import CalibrationChoice, FrameKind, Master, RawFrame, Reduction
+from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
+from wombat_dagster.reduction import choose_calibration, organise_night, reduce_observation
+from wombat_dagster.resources import Observatory, ObservatoryResource
+
+CALIBRATION = "calibration"
+MASTERS = ("master_bias", "master_darks", "master_flats")
+
+
+def _night(context: dg.AssetExecutionContext) -> dt.date:
+    return dt.datetime.strptime(context.partition_key, "%Y%m%d").date()  # noqa: DTZ007 - a date
+
+
+@dg.asset(
+    partitions_def=NIGHTS,
+    group_name=CALIBRATION,
+    output_required=False,
+    check_specs=check_specs("raw_frames"),
+)
+def raw_frames(
+    context: dg.AssetExecutionContext, observatory: ObservatoryResource
+) -> Iterator[Event]:
+    """What lies on disk for the night; flats of several filters are sorted first."""
+
+    def describe(frames: tuple[RawFrame, ...]) -> dict[str, Any]:
+        refused = [f"{frame.path}: {frame.reason}" for frame in frames if frame.reason]
+        usable = {
+            kind.value: sum(f.kind is kind and f.reason is None for f in frames)
+            for kind in FrameKind
+        }
+        return {**usable, "quarantined": len(refused), "reasons": dg.MetadataValue.json(refused)}
+
+    opened = observatory.open()
+    yield from conclude(context, opened, lambda: organise_night(opened, _night(context)), describe)
+
+
+def _describe_masters(masters: tuple[Master, ...]) -> dict[str, Any]:
+    rows = [
+        dg.TableRecord(
+            {
+                "file": master.path,
+                "used": master.n_used,
+                "refused": master.n_refused,
+                "rejected_percent": round(100 * (master.rejected_fraction or 0.0), 4),
+                "read_noise_adu": round(master.read_noise_adu or 0.0, 3),
+                "gain_e_adu": round(master.gain_e_adu or 0.0, 3),
+                "made_by_us": master.made_by_us,
+            }
+        )
+        for master in masters
+    ]
+    return {"masters": dg.MetadataValue.table(rows)} if rows else {}
+
+
+def _master_asset(name: str, kind: FrameKind, deps: list[Any], words: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=name,
+        description=words,
+        partitions_def=NIGHTS,
+        group_name=CALIBRATION,
+        deps=deps,
+        output_required=False,
+        check_specs=check_specs(name),
+    )
+    def master(
+        context: dg.AssetExecutionContext, observatory: ObservatoryResource
+    ) -> Iterator[Event]:
+        from wombat_dagster.masters import make_masters
+
+        opened = observatory.open()
+        yield from conclude(
+            context,
+            opened,
+            lambda: make_masters(opened, _night(context), kind),
+            _describe_masters,
+        )
+
+    return master
+
+
+master_bias = _master_asset(
+    "master_bias", FrameKind.BIAS, [raw_frames], "Clipped median of the night's biases."
+)
+master_darks = _master_asset(
+    "master_darks",
+    FrameKind.DARK,
+    [raw_frames],
+    "Clipped median of the night's darks, one per exposure time, bias-subtracted where possible.",
+)
+master_flats = _master_asset(
+    "master_flats",
+    FrameKind.FLAT,
+    [raw_frames],
+    "Clipped median of the night's flats, one per filter, with median 1 in the central half.",
+)
+
+
+@dg.asset(
+    partitions_def=OBSERVATIONS,
+    group_name=CALIBRATION,
+    # Between two dynamic partitions the default mapping is Identity and silently wrong.
+    deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in MASTERS],
+    output_required=False,
+    check_specs=check_specs("calibration_choice"),
+)
+def calibration_choice(
+    context: dg.AssetExecutionContext, observatory: ObservatoryResource
+) -> Iterator[Event]:
+    """The closest matching masters, forwards or backwards in time."""
+
+    def describe(choice: CalibrationChoice) -> dict[str, Any]:
+        used = {
+            name: master.path if master else "nocal"
+            for name, master in (
+                ("bias", choice.bias), ("dark", choice.dark), ("flat", choice.flat)
+            )
+        }  # fmt: skip
+        return {**used, "reasons": dg.MetadataValue.json(list(choice.reasons))}
+
+    opened = observatory.open()
+    observation = opened.status.target_row(context.partition_key).observation
+    yield from conclude(context, opened, lambda: choose_calibration(opened, observation), describe)
+
+
+@dg.asset(
+    partitions_def=OBSERVATIONS,
+    group_name=CALIBRATION,
+    output_required=False,
+    check_specs=check_specs("reduced_frames"),
+)
+def reduced_frames(
+    context: dg.AssetExecutionContext,
+    observatory: ObservatoryResource,
+    calibration_choice: CalibrationChoice,
+) -> Iterator[Event]:
+    """The light frames, calibrated: (raw - bias - dark·t) / flat, with masks."""
+
+    def describe(reduction: Reduction) -> dict[str, Any]:
+        facts = reduction.detector
+        sources = {
+            name: f"{sourced.value:g} ({sourced.source})" if sourced else "not known"
+            for name, sourced in (
+                ("gain_e_adu", facts.gain_e_adu),
+                ("read_noise_e", facts.read_noise_e),
+                ("saturation_adu", facts.saturation_adu),
+                ("linearity_adu", facts.linearity_adu),
+            )
+        }
+        left_out = [f"{path}: {reason}" for path, reason in reduction.left_out]
+        return {
+            "frames": len(reduction.frames),
+            **sources,
+            "left_out": dg.MetadataValue.json(left_out),
+        }
+
+    opened: Observatory = observatory.open()
+    observation = opened.status.target_row(context.partition_key).observation
+    yield from conclude(
+        context,
+        opened,
+        lambda: reduce_observation(opened, observation, calibration_choice),
+        describe,
+    )

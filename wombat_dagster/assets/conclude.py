@@ -1,0 +1,54 @@
+"""The one place where a stage's end becomes Dagster events and a status row."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import dagster as dg
+
+from wombat_dagster.checks import PRODUCT_CHECK, check_results
+from wombat_dagster.domain import ServiceUnavailable, Shortfall
+from wombat_dagster.io_managers import PRODUCTS
+from wombat_dagster.partitions import OBSERVATIONS
+from wombat_dagster.resources import Observatory
+
+T = TypeVar("T")
+
+Event = dg.Output[Any] | dg.AssetObservation | dg.AssetCheckResult
+
+
+def conclude(
+    context: dg.AssetExecutionContext,
+    observatory: Observatory,
+    make: Callable[[], T],
+    describe: Callable[[T], Mapping[str, Any]],
+) -> Iterator[Event]:
+    """Yield what Dagster shall see of `make`: a product, or its absence with the reason.
+
+    A `Shortfall` and a service that is away end green: no output, the rest is skipped, the
+    partition stays missing and the status row says why. Anything else is ours: it is raised.
+    """
+    asset, key = context.asset_key.to_user_string(), context.partition_key
+    try:
+        value = make()
+    except (Shortfall, ServiceUnavailable) as ending:
+        words = str(ending)
+        if context.assets_def.partitions_def == OBSERVATIONS:
+            observatory.status.record_shortfall(key, ending)
+        context.log.warning("%s: %s: %s", key, type(ending).__name__, words)
+        yield dg.AssetObservation(
+            asset_key=context.asset_key,
+            partition=key,
+            description=words,
+            metadata={"ending": type(ending).__name__, "reason": words},
+        )
+        yield dg.AssetCheckResult(
+            asset_key=context.asset_key,
+            check_name=PRODUCT_CHECK,
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=words,
+        )
+        return
+    version = dg.DataVersion(PRODUCTS[asset].version(value))
+    yield dg.Output(value, metadata=dict(describe(value)), data_version=version)
+    yield from check_results(context.asset_key, value)

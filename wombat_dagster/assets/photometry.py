@@ -1,0 +1,214 @@
+"""Assets from the variable's name to a light curve that waits for validation."""
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import numpy as np
+
+from wombat_dagster.assets.conclude import Event, conclude
+from wombat_dagster.checks import check_specs
+from wombat_dagster.domain import (
+    CompCandidates,
+    FrameSolution,
+    LedgerEntry,
+    PhotometryTable,
+    Reduction,
+    StandardMagnitudes,
+    Variable,
+)
+from wombat_dagster.partitions import OBSERVATIONS
+from wombat_dagster.resources import ObservatoryResource
+
+PHOTOMETRY = "photometry"
+SOLUTIONS = dg.AssetIn(dagster_type=dg.PythonObjectDagsterType(tuple))
+"""Dagster cannot read ``tuple[FrameSolution, ...]`` off the annotation."""
+MAX_PLOT_BYTES = 200_000  # in the metadata; the file itself is never cut
+
+
+def _ledger(entries: tuple[LedgerEntry, ...]) -> dg.TableMetadataValue | str:
+    if not entries:
+        return "empty"
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "auid": entry.auid,
+                    "label": entry.label,
+                    "used_as": entry.role or "",
+                    "not_used": str(entry.reason or ""),
+                    "detail": entry.detail,
+                }
+            )
+            for entry in entries
+        ]
+    )
+
+
+@dg.asset(
+    partitions_def=OBSERVATIONS,
+    group_name=PHOTOMETRY,
+    deps=["wcs_solutions"],
+    output_required=False,
+    check_specs=check_specs("variable"),
+)
+def variable(
+    context: dg.AssetExecutionContext, observatory: ObservatoryResource
+) -> Iterator[Event]:
+    """The variable star, from VSX or the configuration."""
+    from wombat_dagster.measuring import find_variable
+
+    def describe(star: Variable) -> dict[str, Any]:
+        return {
+            "name": star.name,
+            "type": star.variability_type or "not known",
+            "range": f"{star.mag_bright} to {star.mag_faint}",
+            "match": f"{star.match} ({star.source})",
+        }
+
+    opened = observatory.open()
+    observation = opened.status.target_row(context.partition_key).observation
+    yield from conclude(context, opened, lambda: find_variable(opened, observation), describe)
+
+
+@dg.asset(
+    partitions_def=OBSERVATIONS,
+    group_name=PHOTOMETRY,
+    ins={"wcs_solutions": SOLUTIONS},
+    output_required=False,
+    check_specs=check_specs("comp_list"),
+)
+def comp_list(
+    context: dg.AssetExecutionContext,
+    observatory: ObservatoryResource,
+    reduced_frames: Reduction,
+    wcs_solutions: tuple[FrameSolution, ...],
+    variable: Variable,
+) -> Iterator[Event]:
+    """The chart stars that may serve as T2, C3…, and why the others may not."""
+    from wombat_dagster.measuring import choose_comps
+
+    def describe(comps: CompCandidates) -> dict[str, Any]:
+        return {
+            "candidates": len(comps.ranked),
+            "chart": f"{comps.chart_id} ({comps.chart_source}, {comps.chart_fetched_utc})",
+            "band": f"{comps.band} (comps in {comps.comp_band})",
+            "not_used": _ledger(comps.ledger),
+            "notes": dg.MetadataValue.json(list(comps.notes)),
+        }
+
+    opened = observatory.open()
+    observation = opened.status.target_row(context.partition_key).observation
+    yield from conclude(
+        context,
+        opened,
+        lambda: choose_comps(opened, observation, reduced_frames, wcs_solutions, variable),
+        describe,
+    )
+
+
+@dg.asset(
+    partitions_def=OBSERVATIONS,
+    group_name=PHOTOMETRY,
+    ins={"wcs_solutions": SOLUTIONS},
+    output_required=False,
+    check_specs=check_specs("photometry_table"),
+)
+def photometry_table(
+    context: dg.AssetExecutionContext,
+    observatory: ObservatoryResource,
+    reduced_frames: Reduction,
+    wcs_solutions: tuple[FrameSolution, ...],
+    comp_list: CompCandidates,
+) -> Iterator[Event]:
+    """Measurements of T1, T2, C3… on every frame; also as AstroImageJ's table."""
+    from wombat_dagster.measuring import measure_observation
+
+    opened = observatory.open()
+    observation = opened.status.target_row(context.partition_key).observation
+
+    def describe(table: PhotometryTable) -> dict[str, Any]:
+        aperture = table.aperture
+        return {
+            "frames": len(table.labels),
+            "comps_used": len(table.ensemble),
+            "fwhm_px": round(float(np.median(table.frame_fwhm_px)), 2),
+            "radii_px": f"{aperture.radius_px:.2f} {aperture.sky_inner_px:.2f}"
+            f" {aperture.sky_outer_px:.2f}",
+            "table": dg.MetadataValue.path(str(opened.layout.phot_table_path(observation))),
+            "stars": _ledger(table.ledger),
+        }
+
+    yield from conclude(
+        context,
+        opened,
+        lambda: measure_observation(opened, observation, reduced_frames, wcs_solutions, comp_list),
+        describe,
+    )
+
+
+@dg.asset(
+    partitions_def=OBSERVATIONS,
+    group_name=PHOTOMETRY,
+    output_required=False,
+    check_specs=check_specs("standard_magnitudes"),
+)
+def standard_magnitudes(
+    context: dg.AssetExecutionContext,
+    observatory: ObservatoryResource,
+    reduced_frames: Reduction,
+    photometry_table: PhotometryTable,
+) -> Iterator[Event]:
+    """Standard magnitudes of T1 and T2, with the random and the zero-point error apart."""
+    from wombat_dagster.measuring import standard_magnitudes_of
+
+    def describe(magnitudes: StandardMagnitudes) -> dict[str, Any]:
+        facts = {
+            "median_mag": _rounded(np.nanmedian(magnitudes.t1_mag)),
+            "random_mag": _rounded(np.nanmedian(magnitudes.t1_random_mag)),
+            "zp_err_mag": _rounded(magnitudes.zp_err_mag),
+            "t2_offset_mag": _rounded(magnitudes.check_offset_mag),
+            "t2_scatter_mag": _rounded(magnitudes.check_scatter_mag),
+            "method": magnitudes.method,
+            "transformed": magnitudes.transformed,
+        }
+        return {k: v for k, v in facts.items() if v is not None}
+
+    opened = observatory.open()
+    observation = opened.status.target_row(context.partition_key).observation
+    yield from conclude(
+        context,
+        opened,
+        lambda: standard_magnitudes_of(opened, observation, reduced_frames, photometry_table),
+        describe,
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 4)
+
+
+@dg.asset(
+    partitions_def=OBSERVATIONS,
+    group_name=PHOTOMETRY,
+    output_required=False,
+    check_specs=check_specs("light_curve"),
+)
+def light_curve(
+    context: dg.AssetExecutionContext,
+    observatory: ObservatoryResource,
+    standard_magnitudes: StandardMagnitudes,
+) -> Iterator[Event]:
+    """The light curve of T1 and T2 for the person who validates it."""
+    from wombat_dagster.reports.light_curve import light_curve_png
+
+    def describe(png: bytes) -> dict[str, Any]:
+        if len(png) > MAX_PLOT_BYTES:
+            return {"plot": f"{len(png)} bytes: see the file"}
+        encoded = base64.b64encode(png).decode()
+        return {"plot": dg.MetadataValue.md(f"![light curve](data:image/png;base64,{encoded})")}
+
+    yield from conclude(
+        context, observatory.open(), lambda: light_curve_png(standard_magnitudes), describe
+    )

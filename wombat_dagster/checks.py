@@ -1,0 +1,102 @@
+"""What should be true of a product afterwards, as Dagster asset checks that warn."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from wombat_dagster.domain import (
+    CalibrationChoice,
+    CompCandidates,
+    FrameSolution,
+    PhotometryTable,
+    StandardMagnitudes,
+)
+
+PRODUCT_CHECK = "has_product"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One check: `fault` returns what is wrong in words, or None."""
+
+    name: str
+    description: str
+    fault: Callable[[Any], str | None]
+
+
+def _uncalibrated(choice: CalibrationChoice) -> str | None:
+    missing = [name for name in ("bias", "flat") if getattr(choice, name) is None]
+    return "; ".join(choice.reasons) if missing else None
+
+
+def _unsolved(solutions: tuple[FrameSolution, ...]) -> str | None:
+    unsolved = [f"{s.file}: {s.reason}" for s in solutions if s.solution is None]
+    return "; ".join(unsolved) or None
+
+
+def _unconfirmed_filter(comps: CompCandidates) -> str | None:
+    if comps.band_confirmed:
+        return None
+    return f"filter {comps.filter!r} taken for {comps.band}: say it in [instrument.filters]"
+
+
+def _no_check_star(table: PhotometryTable) -> str | None:
+    return None if table.star_index("T2") is not None else "no check star: too few comps"
+
+
+def _held(magnitudes: StandardMagnitudes) -> str | None:
+    return magnitudes.held_reason
+
+
+CHECKS: dict[str, tuple[Check, ...]] = {
+    "calibration_choice": (
+        Check(name="calibrated", description="Bias and flat were found", fault=_uncalibrated),
+    ),
+    "wcs_solutions": (
+        Check(name="every_frame_solved", description="No frame is left out", fault=_unsolved),
+    ),
+    "comp_list": (
+        Check(
+            name="filter_confirmed",
+            description="The filter's band is beyond doubt",
+            fault=_unconfirmed_filter,
+        ),
+    ),
+    "photometry_table": (
+        Check(name="has_check_star", description="There is a T2", fault=_no_check_star),
+    ),
+    "standard_magnitudes": (
+        Check(name="check_star_in_control", description="T2 is as catalogued", fault=_held),
+    ),
+}
+"""The checks of each asset beyond having a product."""
+
+
+def check_specs(asset: str) -> list[dg.AssetCheckSpec]:
+    """Return the specifications of the checks of `asset`."""
+    product = dg.AssetCheckSpec(
+        PRODUCT_CHECK, asset=asset, description="The stage ended with a product"
+    )
+    return [
+        product,
+        *(
+            dg.AssetCheckSpec(check.name, asset=asset, description=check.description)
+            for check in CHECKS.get(asset, ())
+        ),
+    ]
+
+
+def check_results(asset_key: dg.AssetKey, value: Any) -> Iterator[dg.AssetCheckResult]:
+    """Yield the results of every check of a product that was made."""
+    yield dg.AssetCheckResult(asset_key=asset_key, check_name=PRODUCT_CHECK, passed=True)
+    for check in CHECKS.get(asset_key.to_user_string(), ()):
+        fault = check.fault(value)
+        yield dg.AssetCheckResult(
+            asset_key=asset_key,
+            check_name=check.name,
+            passed=fault is None,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=fault[:2000] if fault else None,
+        )

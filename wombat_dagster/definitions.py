@@ -1,0 +1,22 @@
+"""What Dagster loads: assets, jobs, sensors and resources of wombat."""
+
+import dagster as dg
+
+from wombat_dagster.assets import astrometry, calibration, photometry
+from wombat_dagster.io_managers import ProductIOManager
+from wombat_dagster.jobs import night_job, observation_job
+from wombat_dagster.resources import ObservatoryResource
+from wombat_dagster.sensors.data import data_sensor
+
+_observatory = ObservatoryResource()
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules([calibration, astrometry, photometry]),
+    jobs=[night_job, observation_job],
+    sensors=[data_sensor],
+    resources={
+        "observatory": _observatory,
+        "io_manager": ProductIOManager(observatory=_observatory),
+    },
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,382 @@
+"""Makes the master frames of a night: which frames, which are refused, where the result lies.
+
+The pixels are combined in `science.calibration`; here files meet formulas. An existing master that
+a person made is used and never overwritten; one of ours is made again only when its inputs change.
+"""
+
+import datetime as dt
+import hashlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from wombat_dagster.domain import FrameGroup, FrameKind, Master, NoCalibration, RawFrame
+from wombat_dagster.resources import Observatory
+from wombat_dagster.science import calibration as science
+from wombat_dagster.store.frames import array_hash, read_header, read_master, write_master
+from wombat_dagster.store.layout import FoundMaster, find_masters, night_directories
+from wombat_dagster.store.stacks import FrameStack
+
+log = logging.getLogger(__name__)
+
+INPUTS_CARD = "WOMBINP"
+MAX_REFUSALS_IN_WORDS = 3
+
+Image = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """The frames of one master: a night's frames of one kind, group, filter and exposure."""
+
+    kind: FrameKind
+    date: dt.date
+    group: FrameGroup
+    filter: str | None
+    exposure_s: float | None
+    frames: tuple[RawFrame, ...]
+
+    @property
+    def words(self) -> str:
+        """Words for a reason: ``flats in V on 2025-10-15 (1024x1024 1x1)``."""
+        plural = {"bias": "biases", "flat": "flats", "dark": "darks"}[self.kind.value]
+        bits = [plural]
+        if self.kind is FrameKind.DARK:
+            bits.append(f"of {self.exposure_s:g} s")
+        if self.filter is not None:
+            bits.append(f"in {self.filter}")
+        return f"{' '.join(bits)} on {self.date} ({self.group.shape_words})"
+
+
+def units_of(frames: Iterable[RawFrame]) -> list[Unit]:
+    """Return the masters that the usable calibration frames of one kind can make."""
+    found: dict[tuple[Any, ...], list[RawFrame]] = defaultdict(list)
+    for frame in frames:
+        if frame.reason is None and frame.group is not None:
+            exposure = frame.exposure_s if frame.kind is FrameKind.DARK else None
+            filter = frame.filter if frame.kind is FrameKind.FLAT else None
+            found[frame.kind, frame.date, frame.group, filter, exposure].append(frame)
+    return [
+        Unit(kind=kind, date=date, group=group, filter=filter, exposure_s=exposure, frames=tuple(f))
+        for (kind, date, group, filter, exposure), f in found.items()
+    ]
+
+
+def make_masters(observatory: Observatory, date: dt.date, kind: FrameKind) -> tuple[Master, ...]:
+    """Make, or find, every master of one kind of a night.
+
+    Raises
+    ------
+    NoCalibration
+        There is not one; the message says why for each that was tried.
+    """
+    frames = observatory.status.night_frames(date, kind)
+    theirs = _personal_masters(observatory, date, kind)
+    made, shortfalls = list(theirs), []
+    units = units_of(frames)
+    for unit in units:
+        if any(_serves(master, unit) for master in theirs):
+            continue
+        try:
+            made.append(_make_master(observatory, unit))
+        except NoCalibration as shortfall:
+            shortfalls.append(str(shortfall))
+    observatory.status.forget_masters(date, kind, keep=[master.path for master in made])
+    observatory.status.record_masters(made)
+    if not made:
+        nothing = f"no usable {kind.value} frames on {date}"
+        raise NoCalibration("; ".join(shortfalls) or nothing)
+    for words in shortfalls:
+        log.warning("%s", words)
+    return tuple(made)
+
+
+def _serves(master: Master, unit: Unit) -> bool:
+    return (
+        master.group.shape_words == unit.group.shape_words
+        and master.filter == unit.filter
+        and (unit.exposure_s is None or master.exposure_s == unit.exposure_s)
+    )
+
+
+def _personal_masters(observatory: Observatory, date: dt.date, kind: FrameKind) -> list[Master]:
+    """Return the masters in the night's directories that wombat did not make."""
+    found = []
+    for night in night_directories(observatory.layout.data):
+        if night.date != date:
+            continue
+        for file in find_masters(night.path):
+            if file.kind is not kind:
+                continue
+            if file.our_hash is not None and observatory.status.is_our_master(file.our_hash):
+                continue
+            if file.group is None or file.reason is not None:
+                log.warning("%s cannot be used as a master: %s", file.path.name, file.reason)
+                continue
+            found.append(_as_master(observatory, file, file.group, date))
+    return found
+
+
+def _as_master(
+    observatory: Observatory, file: FoundMaster, group: FrameGroup, date: dt.date
+) -> Master:
+    image, _, header = read_master(file.path)
+    return Master(
+        kind=file.kind,
+        date=date,
+        filter=file.filter,
+        group=group,
+        path=observatory.layout.relative_to_data(file.path),
+        content_hash=array_hash(image),
+        n_used=int(header.get("NCOMBINE", 1)),
+        n_refused=0,
+        exposure_s=file.exposure_s,
+        made_by_us=False,
+        notes=("supplied by the observer",),
+    )
+
+
+def _make_master(observatory: Observatory, unit: Unit) -> Master:
+    settings = observatory.settings.calibration
+    science.refuse_too_few(len(unit.frames), settings.min_frames, unit.words)
+    offset = _offset_master(observatory, unit)
+    inputs = _inputs_hash(unit, offset, settings.clip_sigma)
+    path = observatory.layout.master_path(
+        unit.frames[0].night_directory,
+        unit.kind,
+        filter=unit.filter,
+        exposure_s=unit.exposure_s,
+        group=unit.group,
+        is_main_group=unit.group.shape_words == _main_shape(observatory, unit.date),
+        filters_of_night=_filters(observatory, unit.date),
+    )
+    relative = observatory.layout.relative_to_data(path)
+    known = {master.path: master for master in observatory.status.masters(unit.kind)}
+    if relative in known and _inputs_card(path) == inputs:
+        return known[relative]
+    paths = [observatory.layout.data / frame.path for frame in unit.frames]
+    with FrameStack(paths) as stack:
+        combined = _Combined(stack, unit, offset, observatory)
+        header = _provenance(unit, offset, combined, inputs)
+        content_hash = write_master(path, combined.image, header, combined.mask)
+    temperatures = [f.ccd_temperature_c for f in unit.frames if f.ccd_temperature_c is not None]
+    return Master(
+        kind=unit.kind,
+        date=unit.date,
+        filter=unit.filter,
+        group=unit.group,
+        path=relative,
+        content_hash=content_hash,
+        n_used=combined.n_used,
+        n_refused=len(combined.refusals),
+        exposure_s=unit.exposure_s,
+        ccd_temperature_c=float(np.median(temperatures)) if temperatures else None,
+        read_noise_adu=combined.read_noise_adu,
+        gain_e_adu=combined.gain_e_adu,
+        rejected_fraction=combined.rejected_fraction,
+        bias_hash=offset.content_hash if offset else None,
+        notes=tuple(combined.refusals),
+    )
+
+
+def _main_shape(observatory: Observatory, date: dt.date) -> str | None:
+    """Return the shape of most lights of a night (of most frames, when it has no lights)."""
+    for kind in (FrameKind.LIGHT, None):
+        shapes = Counter(
+            frame.group.shape_words
+            for frame in observatory.status.night_frames(date, kind)
+            if frame.group is not None and frame.reason is None
+        )
+        if shapes:
+            return min(shapes, key=lambda shape: (-shapes[shape], shape))
+    return None
+
+
+def _filters(observatory: Observatory, date: dt.date) -> set[str]:
+    flats = observatory.status.night_frames(date, FrameKind.FLAT)
+    return {flat.filter for flat in flats if flat.filter is not None}
+
+
+def _offset_master(observatory: Observatory, unit: Unit) -> Master | None:
+    """Return what is subtracted from the frames of `unit`: a bias, or for flats a matching dark.
+
+    A dark without any bias stays bias+dark. A flat with neither is refused.
+    """
+    if unit.kind is FrameKind.BIAS:
+        return None
+    bias, why = science.closest_master(
+        observatory.status.masters(FrameKind.BIAS),
+        kind=FrameKind.BIAS,
+        date=unit.date,
+        group=unit.group,
+    )
+    if bias is not None or unit.kind is FrameKind.DARK:
+        return bias
+    exposures = {frame.exposure_s for frame in unit.frames}
+    exposure_s = exposures.pop() if len(exposures) == 1 else None
+    if exposure_s is None:
+        raise NoCalibration(f"{unit.words}: {why}, and their exposures differ")
+    dark, why_dark = science.closest_master(
+        [m for m in observatory.status.masters(FrameKind.DARK) if m.bias_hash is None],
+        kind=FrameKind.DARK,
+        date=unit.date,
+        group=unit.group,
+        exposure_s=exposure_s,
+        exposure_tolerance=observatory.settings.calibration.dark_exposure_tolerance,
+    )
+    if dark is None:
+        raise NoCalibration(f"{unit.words} refused: {why}; {why_dark}")
+    return dark
+
+
+def _inputs_hash(unit: Unit, offset: Master | None, clip_sigma: float) -> str:
+    inputs = sorted(frame.pixel_hash or frame.path for frame in unit.frames)
+    words = [*inputs, offset.content_hash if offset else "none", repr(clip_sigma)]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+def _inputs_card(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    card: str | None = read_header(path).get(INPUTS_CARD)
+    return card
+
+
+class _Combined:
+    """The combined pixels of a unit and what was learnt on the way."""
+
+    def __init__(
+        self,
+        stack: FrameStack,
+        unit: Unit,
+        offset: Master | None,
+        observatory: Observatory,
+    ) -> None:
+        self._stack, self._unit = stack, unit
+        self._subtract = read_master(observatory.layout.data / offset.path)[0] if offset else None
+        self._offset_read_noise_adu = (offset and offset.read_noise_adu) or 0.0
+        self._settings = observatory.settings
+        self.refusals: list[str] = []
+        self.read_noise_adu: float | None = None
+        self.gain_e_adu: float | None = None
+        self.mask: Image | None = None
+        combine = {
+            FrameKind.BIAS: self._combine_biases,
+            FrameKind.DARK: self._combine_darks,
+            FrameKind.FLAT: self._combine_flats,
+        }[unit.kind]
+        self.n_used, n_rejected, self.image = combine()
+        self.rejected_fraction = n_rejected / (self.n_used * self.image.size)
+
+    def _median(
+        self, keep: Sequence[int], prepare: Callable[[slice, Image], Image]
+    ) -> tuple[int, Image]:
+        combined = np.empty(self._stack.shape)
+        n_rejected = 0
+        for rows, band in self._stack.bands(keep=keep):
+            combined[rows], n = science.clipped_median(
+                prepare(rows, band), clip_sigma=self._settings.calibration.clip_sigma
+            )
+            n_rejected += n
+        return n_rejected, combined
+
+    def _combine_biases(self) -> tuple[int, int, Image]:
+        n_rejected, combined = self._median(range(len(self._stack)), lambda _rows, band: band)
+        self.read_noise_adu = science.read_noise_of_biases(
+            self._stack.frame(0), self._stack.frame(1)
+        )
+        return len(self._stack), n_rejected, combined
+
+    def _combine_darks(self) -> tuple[int, int, Image]:
+        n_rejected, combined = self._median(range(len(self._stack)), lambda _rows, band: band)
+        if self._subtract is not None:
+            combined -= self._subtract
+        return len(self._stack), n_rejected, combined
+
+    def _combine_flats(self) -> tuple[int, int, Image]:
+        subtract = self._subtract
+        assert subtract is not None
+        calibration = self._settings.calibration
+        camera = self._unit.group.camera
+        saturation_adu = (
+            self._settings.for_camera(camera).saturation_adu
+            or self._unit.frames[0].saturation_header_adu
+            or science.DEFAULT_SATURATION_ADU
+        )
+        bias_level = science.central_median(subtract)
+        levels = [science.central_median(self._stack.frame(i)) for i in range(len(self._stack))]
+        keep = []
+        for index, level in enumerate(levels):
+            refusal = science.flat_refusal(
+                level,
+                bias_level_adu=bias_level,
+                saturation_adu=saturation_adu,
+                min_fraction=calibration.flat_min_fraction,
+                max_fraction=calibration.flat_max_fraction,
+            )
+            if refusal is None:
+                keep.append(index)
+            else:
+                self.refusals.append(f"{Path(self._unit.frames[index].path).name}: {refusal}")
+        if len(keep) < calibration.min_frames:
+            refused = "; ".join(self.refusals[:MAX_REFUSALS_IN_WORDS])
+            raise NoCalibration(
+                f"{len(keep)} usable {self._unit.words}, at least {calibration.min_frames} wanted"
+                f" ({len(self.refusals)} refused: {refused})"
+            )
+        level = {
+            i: science.central_median(self._stack.frame(i).astype(np.float64) - subtract)
+            for i in keep
+        }
+        divisors = np.array([level[i] for i in keep])[:, None, None]
+        n_rejected, combined = self._median(
+            keep, lambda rows, band: (band.astype(np.float64) - subtract[rows]) / divisors
+        )
+        self.gain_e_adu = science.gain_of_flats(
+            self._stack.frame(keep[0]),
+            self._stack.frame(keep[1]),
+            offset=subtract,
+            read_noise_adu=self._offset_read_noise_adu,
+        )
+        flat, unusable = science.normalised_master_flat(combined)
+        self.mask = unusable.astype(np.uint8)
+        return len(keep), n_rejected, flat
+
+
+def _provenance(unit: Unit, offset: Master | None, combined: _Combined, inputs: str) -> fits.Header:
+    header = fits.Header()
+    header["IMAGETYP"] = f"Master {unit.kind.value.title()}"
+    header["DATE-OBS"] = (unit.frames[0].start_utc or unit.date.isoformat(), "first frame, UTC")
+    header["NIGHT"] = unit.date.isoformat()
+    header["NCOMBINE"] = (combined.n_used, "frames combined")
+    header["NREFUSED"] = (len(combined.refusals), "frames refused")
+    header["REJFRAC"] = (combined.rejected_fraction, "part of the pixel values rejected")
+    header["BUNIT"] = "adu" if unit.kind is not FrameKind.FLAT else ""
+    header["XBINNING"], header["YBINNING"] = (int(n) for n in unit.group.binning.split("x"))
+    if unit.group.camera:
+        header["INSTRUME"] = unit.group.camera
+    if unit.filter is not None:
+        header["FILTER"] = unit.filter
+    if unit.exposure_s is not None:
+        header["EXPTIME"] = unit.exposure_s
+    if combined.read_noise_adu is not None:
+        header["RDNOISE"] = (combined.read_noise_adu, "adu, from the first two frames")
+    if combined.gain_e_adu is not None:
+        header["EGAIN"] = (combined.gain_e_adu, "e-/adu, from the first two flats")
+    if offset is not None:
+        header["OFFSET1"] = (offset.path, "subtracted from every frame")
+        header["OFFHASH1"] = offset.content_hash[:32]
+    header[INPUTS_CARD] = (inputs, "inputs and settings")
+    for frame in unit.frames:
+        header["HISTORY"] = f"input {frame.path}"
+        header["HISTORY"] = f"  pixels sha256 {frame.pixel_hash}"
+    for words in combined.refusals:
+        header["HISTORY"] = f"refused {words}"
+    return header

@@ -1,0 +1,358 @@
+"""Comparison stars, times, measurements: where services, files and formulas meet."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from wombat_dagster import config
+from wombat_dagster.domain import (
+    Aperture,
+    BadPsf,
+    CompCandidates,
+    FloatArray,
+    FrameSolution,
+    FrameTimes,
+    NoFrames,
+    Observation,
+    PhotometryTable,
+    ReducedFrame,
+    Reduction,
+    Site,
+    StandardMagnitudes,
+    StarMeasurements,
+    Transformation,
+    Variable,
+    WcsSolution,
+)
+from wombat_dagster.resources import Observatory
+from wombat_dagster.science.astrometry import chart_radius_arcmin, position_at_epoch, project
+from wombat_dagster.science.detection import detect_stars
+from wombat_dagster.science.photometry import measure_stars, relative_fluxes
+from wombat_dagster.science.profile import FrameProfile, choose_aperture, fit_frame_profile
+from wombat_dagster.science.sequence import (
+    UnknownFilter,
+    assign_roles,
+    band_of,
+    crowded,
+    select_candidates,
+)
+from wombat_dagster.science.site import choose_site
+from wombat_dagster.science.standard import choose_transformation, standardise
+from wombat_dagster.science.timing import frame_times
+from wombat_dagster.store.frames import read_master, read_reduced
+
+log = logging.getLogger(__name__)
+
+Solved = list[tuple[ReducedFrame, FrameSolution, WcsSolution]]
+
+JD_OF_ORDINAL_0 = 1721424.5
+COLOUR_BANDS = {"B-V": ("B", "V"), "V-I": ("V", "Ic")}
+
+
+def solved_frames(reduction: Reduction, solutions: Sequence[FrameSolution]) -> Solved:
+    """Return the frames that are solved, in time order, with their solutions."""
+    by_file = {s.file: s for s in solutions}
+    return [
+        (frame, by_file[frame.raw], solution)
+        for frame in reduction.frames
+        if frame.raw in by_file and (solution := by_file[frame.raw].solution) is not None
+    ]
+
+
+def find_variable(observatory: Observatory, observation: Observation) -> Variable:
+    """Return the variable that the target directory means. Raises what `Vsx.variable` does."""
+    target = observatory.settings.for_target(observation.target)
+    return observatory.vsx.variable(observation.target, target)
+
+
+# --------------------------------------------------------------------------------- comparison stars
+
+
+def choose_comps(
+    observatory: Observatory,
+    observation: Observation,
+    reduction: Reduction,
+    solutions: Sequence[FrameSolution],
+    variable: Variable,
+) -> CompCandidates:
+    """Return the chart stars that may serve, for the extent of the frames around the variable."""
+    solved = solved_frames(reduction, solutions)
+    group, settings = reduction.group, observatory.settings
+    target = settings.for_target(observation.target) or config.TargetSettings(directory=[])
+    radius_arcmin = chart_radius_arcmin(
+        [wcs for _, _, wcs in solved],
+        group.width_px,
+        group.height_px,
+        variable.ra_deg,
+        variable.dec_deg,
+    )
+    chart = observatory.vsp.chart(
+        variable.ra_deg, variable.dec_deg, 2 * radius_arcmin, settings.aavso.maglimit
+    )
+    fwhm_px = float(np.median([s.fwhm_median_px or np.nan for _, s, _ in solved]))
+    annulus_px = _aperture(settings.photometry, fwhm_px).sky_outer_px
+    return select_candidates(
+        chart,
+        variable,
+        [(frame.label, wcs) for frame, _, wcs in solved],
+        group.width_px,
+        group.height_px,
+        header_filter=observation.filter,
+        overrides=settings.for_camera(group.camera).filters,
+        margin_px=annulus_px + settings.comps.edge_margin_px,
+        window=settings.comps.window,
+        window_mag=settings.comps.window_mag,
+        check=target.check,
+        comps=target.comps,
+        ban=target.ban,
+        target_place=position_at_epoch(variable, _jd(observation)),
+        target_colour=target.colour.get("B-V"),
+        other_bands=_other_bands(observatory, observation, group.camera),
+    )
+
+
+def _jd(observation: Observation) -> float:
+    """Return the JD of the night's midnight: near enough for a proper motion."""
+    return observation.date.toordinal() + JD_OF_ORDINAL_0
+
+
+def _other_bands(
+    observatory: Observatory, observation: Observation, camera: str | None
+) -> list[str]:
+    """Return the comparison bands of the target's other filters, of any night."""
+    overrides = observatory.settings.for_camera(camera).filters
+    bands = set()
+    for row in observatory.status.targets():
+        other = row.observation
+        if other.target == observation.target and other.filter != observation.filter:
+            try:
+                bands.add(band_of(other.filter, overrides)[1])
+            except UnknownFilter:
+                continue
+    return sorted(bands)
+
+
+# -------------------------------------------------------------------------------------- photometry
+
+
+def measure_observation(
+    observatory: Observatory,
+    observation: Observation,
+    reduction: Reduction,
+    solutions: Sequence[FrameSolution],
+    candidates: CompCandidates,
+) -> PhotometryTable:
+    """Measure T1, T2, C3… on every solved frame.
+
+    Raises
+    ------
+    NoSite, BadSite, NoTime
+        The times and airmasses cannot be had, or cannot be right.
+    BadPsf
+        No frame has a star to take the aperture from.
+    NoComps
+        Not one candidate survives saturation, crowding and noise.
+    """
+    dropped = set(candidates.dropped_frames)
+    solved = [s for s in solved_frames(reduction, solutions) if s[0].label not in dropped]
+    if not solved:
+        raise NoFrames("no solved frame shows the variable")
+    settings, facts = observatory.settings, reduction.detector
+    frames = [frame for frame, _, _ in solved]
+    site = _site(observatory, frames, candidates.variable)
+    exposure_s = np.array([frame.exposure_s for frame in frames])
+    times = _times(frames, exposure_s, candidates.variable, site)
+    profile, reference = _profile(observatory, solved, reduction)
+    fwhm_px = _frame_fwhm(solved, profile, reference)
+    aperture = _aperture(settings.photometry, float(np.median(fwhm_px)))
+    place = position_at_epoch(candidates.variable, float(np.median(times.jd_utc)))
+    ra_deg = np.array([place[0], *(star.ra_deg for star in candidates.ranked)])
+    dec_deg = np.array([place[1], *(star.dec_deg for star in candidates.ranked)])
+    gain = facts.gain_e_adu.value if facts.gain_e_adu else None
+    dark_e_s_px = _dark_e_s_px(observatory, reduction, gain)
+    limit_px = settings.photometry.recentre_limit_px
+    series, places, crowding = [], {}, None
+    for index, (frame, record, wcs) in enumerate(solved):
+        image, mask, _ = read_reduced(observatory.layout.product_file(frame.path))
+        x_px, y_px = project(wcs, ra_deg, dec_deg)
+        places[record.file] = (float(x_px[0]), float(y_px[0]))
+        series.append(
+            measure_stars(
+                image,
+                mask,
+                None,
+                x_px,
+                y_px,
+                aperture=aperture,
+                gain_e_adu=gain,
+                read_noise_e=facts.read_noise_e.value if facts.read_noise_e else None,
+                recentre_limit_px=limit_px if limit_px is not None else float(fwhm_px[index]),
+                saturation_adu=facts.saturation_adu.value,
+                linearity_adu=facts.linearity_adu.value,
+                dark_e_px=dark_e_s_px * frame.exposure_s,
+                solution=wcs,
+                fwhm_px=float(fwhm_px[index]),
+            )
+        )
+        if index == reference:
+            crowding = crowded(
+                x_px[1:],
+                y_px[1:],
+                detect_stars(image, mask & 1 > 0),
+                radius_px=aperture.radius_px,
+                fwhm_px=float(fwhm_px[index]),
+            )
+    observatory.status.record_target_places(observation, places)
+    measured = StarMeasurements.stack(series)
+    transformation = _transformation(observatory, observation, reduction, candidates.band)
+    stars, indices, ledger = assign_roles(
+        candidates,
+        measured,
+        crowding=crowding,
+        colour_index=COLOUR_BANDS.get(transformation.colour_index or ""),
+        target_colour=transformation.target_colour,
+    )
+    kept = measured.stars(indices)
+    log.info("%s: %d frames, %d stars", observation.key, len(frames), len(stars))
+    return PhotometryTable(
+        target=observation.target,
+        filter=observation.filter,
+        band=candidates.band,
+        comp_band=candidates.comp_band,
+        band_confirmed=candidates.band_confirmed,
+        chart_id=candidates.chart_id,
+        variable=candidates.variable,
+        labels=tuple(frame.label for frame in frames),
+        raw_hashes=tuple(frame.raw_hash for frame in frames),
+        times=times,
+        exposure_s=exposure_s,
+        ccd_temperature_c=np.array(
+            [np.nan if f.ccd_temperature_c is None else f.ccd_temperature_c for f in frames]
+        ),
+        frame_fwhm_px=fwhm_px,
+        stars=tuple(stars),
+        measured=kept,
+        aperture=aperture,
+        frame_height_px=reduction.group.height_px,
+        gain_e_adu=gain,
+        read_noise_e=facts.read_noise_e.value if facts.read_noise_e else None,
+        saturation_adu=facts.saturation_adu.value,
+        linearity_adu=facts.linearity_adu.value,
+        ledger=ledger,
+        relative=relative_fluxes(kept, stars),
+        notes=(*candidates.variable.notes, *candidates.notes, *profile.notes),
+    )
+
+
+def _site(observatory: Observatory, frames: Sequence[ReducedFrame], variable: Variable) -> Site:
+    configured = observatory.settings.site
+    return choose_site(
+        configured.site() if configured else None,
+        next((frame.site_hint for frame in frames if frame.site_hint), None),
+        [frame.start_utc for frame in frames],
+        [frame.exposure_s for frame in frames],
+        ra_deg=variable.ra_deg,
+        dec_deg=variable.dec_deg,
+        airmass_header=[frame.airmass_header for frame in frames],
+    )
+
+
+def _times(
+    frames: Sequence[ReducedFrame], exposure_s: FloatArray, variable: Variable, site: Site
+) -> FrameTimes:
+    return frame_times(
+        [frame.start_utc for frame in frames],
+        exposure_s,
+        ra_deg=variable.ra_deg,
+        dec_deg=variable.dec_deg,
+        pm_ra_mas_yr=variable.pm_ra_mas_yr,
+        pm_dec_mas_yr=variable.pm_dec_mas_yr,
+        site=site,
+    )
+
+
+def _profile(
+    observatory: Observatory, solved: Solved, reduction: Reduction
+) -> tuple[FrameProfile, int]:
+    """Return the profile of the first frame that allows a fit, and which frame that is."""
+    settings, facts = observatory.settings.photometry, reduction.detector
+    failures = []
+    for index, (frame, _, _) in enumerate(solved[: settings.psf_frames_tried]):
+        image, mask, _ = read_reduced(observatory.layout.product_file(frame.path))
+        try:
+            profile = fit_frame_profile(
+                image,
+                mask,
+                detect_stars(image, mask & 1 > 0),
+                gain_e_adu=facts.gain_e_adu.value if facts.gain_e_adu else None,
+                linearity_adu=facts.linearity_adu.value,
+                peak_min_adu=settings.psf_peak_min_adu,
+                peak_max_adu=settings.psf_peak_max_adu,
+                stop_adu=facts.stop_adu,
+            )
+        except BadPsf as failure:
+            failures.append(str(failure))
+            continue
+        return profile, index
+    raise BadPsf(f"none of {len(failures)} frames has a good star profile; first: {failures[0]}")
+
+
+def _frame_fwhm(solved: Solved, profile: FrameProfile, reference: int) -> FloatArray:
+    """Return every frame's FWHM: the fitted one, carried by the detections' from frame to frame."""
+    detected = np.array([s.fwhm_median_px or np.nan for _, s, _ in solved])
+    fwhm_px = profile.fwhm_px * detected / detected[reference]
+    return np.where(np.isfinite(fwhm_px), fwhm_px, profile.fwhm_px)
+
+
+def _aperture(settings: config.PhotometrySettings, fwhm_px: float) -> Aperture:
+    return choose_aperture(
+        fwhm_px,
+        radius_fwhm=settings.radius_fwhm,
+        sky_inner_fwhm=settings.sky_inner_fwhm,
+        sky_outer_fwhm=settings.sky_outer_fwhm,
+        min_radius_px=settings.min_radius_px,
+        radius_px=settings.radius_px,
+        sky_inner_px=settings.sky_inner_px,
+        sky_outer_px=settings.sky_outer_px,
+    )
+
+
+def _dark_e_s_px(observatory: Observatory, reduction: Reduction, gain: float | None) -> float:
+    """Return the dark current that was subtracted, 0 when none was."""
+    dark = reduction.choice.dark
+    if dark is None or reduction.choice.bias is None or gain is None or not dark.exposure_s:
+        return 0.0
+    image, _, _ = read_master(observatory.layout.raw_path(dark.path))
+    return max(0.0, float(np.median(image))) * gain / dark.exposure_s
+
+
+# ----------------------------------------------------------------------------- standard magnitudes
+
+
+def _transformation(
+    observatory: Observatory, observation: Observation, reduction: Reduction, band: str
+) -> Transformation:
+    instrument = observatory.settings.for_camera(reduction.group.camera)
+    target = observatory.settings.for_target(observation.target)
+    return choose_transformation(
+        band,
+        instrument.transform,
+        instrument.transform_error,
+        target.colour if target else {},
+        target.colour_error if target else {},
+    )
+
+
+def standard_magnitudes_of(
+    observatory: Observatory,
+    observation: Observation,
+    reduction: Reduction,
+    table: PhotometryTable,
+) -> StandardMagnitudes:
+    """Return the standard magnitudes of T1 and T2. Raises NoStandard."""
+    return standardise(
+        table,
+        transformation=_transformation(observatory, observation, reduction, table.band),
+        merr=observatory.settings.magnitudes.merr,
+    )

@@ -1,0 +1,84 @@
+"""How good a series and its frames are: robust scatter, and the points a person should look at.
+
+Nothing is rejected here: the words are proposals, which a person confirms or takes back.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from wombat_dagster import domain
+from wombat_dagster.domain import FloatArray
+
+MIN_ALTITUDE_DEG: Final = 15.0
+MAX_CLOUD_MAG: Final = 1.0
+
+MAD_TO_SIGMA: Final = 1.4826  # of a Gaussian
+
+# The median absolute deviation of a few Gaussian values is too small on average. Factors for
+# n = 2…9; beyond that n / (n - 0.8). Croux & Rousseeuw (1992), COMPSTAT 1, 411.
+SMALL_SAMPLE: Final = (1.196, 1.495, 1.363, 1.206, 1.200, 1.140, 1.129, 1.107)
+
+SATURATED = "saturated"
+EDGE = "edge"
+MASKED = "masked"
+UNMEASURED = "unmeasured"
+NO_ZERO_POINT = "nozeropoint"
+ALTITUDE = "altitude"
+CLOUD = "cloud"
+
+
+def scatter(values: FloatArray) -> float | None:
+    """Return the robust standard deviation of `values` about their median; NaNs are left out.
+
+    1.4826 times the median absolute deviation with its small-sample factor, so that one bad frame
+    does not spoil it and three frames do not flatter it. None for fewer than two values.
+    """
+    finite = np.asarray(values)[np.isfinite(values)]
+    n = len(finite)
+    if n < 2:
+        return None
+    factor = SMALL_SAMPLE[n - 2] if n < 10 else n / (n - 0.8)
+    deviation = np.median(np.abs(finite - np.median(finite)))
+    return float(factor * MAD_TO_SIGMA * deviation)
+
+
+def dimming(zero_point_mag: FloatArray) -> FloatArray:
+    """Return by how many magnitudes each frame is dimmer than the night's best, shape (n,).
+
+    Dimmer is a smaller zero point. The best is the 95th percentile, so that a single frame with a
+    wrong exposure time does not make a whole night cloudy. NaN where a frame has no zero point.
+    """
+    if not np.isfinite(zero_point_mag).any():
+        return np.full(len(zero_point_mag), np.nan)
+    return np.nanpercentile(zero_point_mag, 95) - np.asarray(zero_point_mag)
+
+
+def propose_rejections(
+    table: domain.PhotometryTable, zero_point_mag: FloatArray
+) -> tuple[str, ...]:
+    """Return per frame why its point of T1 should be looked at, words joined by ",", "" when fine.
+
+    Words: ``saturated``, ``edge`` (aperture or annulus leaves the frame), ``masked`` (bad pixel in
+    the aperture), ``unmeasured``, ``nozeropoint`` (no comp measured), ``altitude`` (below 15
+    degrees), ``cloud`` (zero point more than 1 mag below the night's best). `zero_point_mag` has
+    shape (n_frames,), for counts per second.
+    """
+    t1 = table.star_index("T1")
+    if t1 is None:
+        raise domain.NoStandard("no aperture T1 in the measurement table")
+    flags = table.measured.flags[:, t1]
+    missing = ~np.isfinite(table.measured.source_sky_adu[:, t1])
+    words = {
+        SATURATED: (flags & domain.Flag.SATURATED) != 0,
+        EDGE: (flags & domain.Flag.NEAR_EDGE) != 0,
+        MASKED: (flags & domain.Flag.BAD_PIXEL) != 0,
+        UNMEASURED: ((flags & domain.Flag.UNMEASURED) != 0) | missing,
+        NO_ZERO_POINT: ~np.isfinite(zero_point_mag),
+        ALTITUDE: table.times.altitude_deg < MIN_ALTITUDE_DEG,
+        CLOUD: dimming(zero_point_mag) > MAX_CLOUD_MAG,
+    }
+    return tuple(
+        ",".join(word for word, hit in words.items() if hit[frame])
+        for frame in range(len(table.labels))
+    )

@@ -1,0 +1,1048 @@
+"""Standard magnitudes: from counts of T1, T2, C3… to magnitudes on the catalogue's system.
+
+First the formulas of DOMAIN section 6, each by itself; then `standardise`, which applies them to a
+night. Notation of the AAVSO's transformation programs (TA, TG): lower case instrumental, upper case
+standard, ``s`` star, ``c`` comp; ``Tv_bv`` is the slope of V - v against B - V.
+
+What stays out: two-filter nights and the fit of a colour term to the night's own comps have their
+formulas here and are not yet called by `standardise`; the field ensemble is to come.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wombat_dagster import domain
+from wombat_dagster.domain import BoolArray, FloatArray
+from wombat_dagster.science import quality
+
+Number = float | FloatArray
+
+MAG_PER_RELATIVE_ERROR: Final = 2.5 / np.log(10)
+UNKNOWN_CATALOGUE_ERROR_MAG: Final = 0.05  # of a chart star whose error the catalogue leaves out
+UNKNOWN_COLOUR_ERROR_MAG: Final = 0.1
+ERROR_FLOOR_MAG: Final = 0.001
+LIMIT_SNR: Final = 3.0
+
+HELD_OFFSET_MAG: Final = 0.05
+HELD_OFFSET_SIGMA: Final = 3.0
+HELD_OFFSET_NON_STANDARD_MAG: Final = 0.5
+HELD_SCATTER_FACTOR: Final = 2.0
+SCATTER_MIN_FRAMES: Final = 5  # T2's scatter over fewer is no evidence of anything
+NON_STANDARD_BANDS: Final = frozenset({"CV", "CR", "CBB", "TG", "TB", "TR"})
+
+HUBER_K: Final = 1.345  # 95 % efficient for Gaussian errors
+HUBER_DROP_WEIGHT: Final = 0.5
+HUBER_ROUNDS: Final = 100
+COLOUR_FIT_MIN_COMPS: Final = 5
+COLOUR_FIT_MIN_RANGE_MAG: Final = 0.4
+
+TWO_FILTER_TOLERANCE_MAG: Final = 1e-4
+TWO_FILTER_ROUNDS: Final = 15
+
+EXTINCTION_MIN_AIRMASS_DIFFERENCE: Final = 0.01
+
+# The coefficient for one filter alone, with a colour supplied (TA help).
+SINGLE_FILTER_COEFFICIENT: Final = {
+    "B": ("Tb_bv", "B-V"),
+    "V": ("Tv_bv", "B-V"),
+    "R": ("Tr_vi", "V-I"),
+    "I": ("Ti_vi", "V-I"),
+}
+
+# ---------------------------------------------------------------------- instrumental magnitudes
+
+
+def instrumental_magnitude(source_sky_adu: FloatArray, exposure_s: FloatArray) -> FloatArray:
+    """Return -2.5 log10(source / exposure), any shape; NaN where the source is not positive."""
+    positive = np.where(source_sky_adu > 0, source_sky_adu, np.nan)
+    return -2.5 * np.log10(positive / exposure_s)
+
+
+def instrumental_error(source_sky_adu: FloatArray, source_error_adu: FloatArray) -> FloatArray:
+    """Return the 1-sigma error in magnitudes, to first order; NaN where the source is <= 0."""
+    positive = np.where(source_sky_adu > 0, source_sky_adu, np.nan)
+    return MAG_PER_RELATIVE_ERROR * source_error_adu / positive
+
+
+def limiting_source(
+    source_sky_adu: FloatArray, source_error_adu: FloatArray, *, gain_e_adu: float = 1.0
+) -> FloatArray:
+    """Return the counts that would have had SNR 3 in the same aperture, any shape.
+
+    The measured variance less the star's own photons is that of the place; a star of F counts there
+    has F / sqrt(F/g + variance) = 3.
+    """
+    place = np.clip(source_error_adu**2 - np.maximum(source_sky_adu, 0) / gain_e_adu, 0, None)
+    per_photon = LIMIT_SNR**2 / gain_e_adu
+    return (per_photon + np.sqrt(per_photon**2 + 4 * LIMIT_SNR**2 * place)) / 2
+
+
+# ---------------------------------------------------------------------------- one filter, no colour
+
+
+def single_comp_magnitude(star: Number, comp: Number, comp_catalogue: Number) -> Number:
+    """Return V = v - v_c + V_c (DOMAIN 6a)."""
+    return star - comp + comp_catalogue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleZeroPoint:
+    """Zero points of the comps of one frame, put together in the usual ways; magnitudes."""
+
+    mean: float
+    median: float
+    weighted: float  # by 1 / (instrumental² + catalogue² error)
+    sd: float  # over comps, n - 1; NaN for one comp
+    sem: float  # sd / sqrt(n)
+    weighted_error: float
+
+
+def ensemble_zero_point(
+    instrumental: FloatArray,
+    instrumental_error: FloatArray,
+    catalogue: FloatArray,
+    catalogue_error: FloatArray,
+) -> EnsembleZeroPoint:
+    """Return the zero point of one frame from its comps, arrays of shape (n_comps,) (DOMAIN 6b)."""
+    zero_points = catalogue - instrumental
+    weights = 1 / (instrumental_error**2 + catalogue_error**2)
+    n = len(zero_points)
+    sd = float(np.std(zero_points, ddof=1)) if n > 1 else float("nan")
+    return EnsembleZeroPoint(
+        mean=float(zero_points.mean()),
+        median=float(np.median(zero_points)),
+        weighted=float(np.average(zero_points, weights=weights)),
+        sd=sd,
+        sem=sd / float(np.sqrt(n)),
+        weighted_error=float(1 / np.sqrt(weights.sum())),
+    )
+
+
+def aij_magnitude(
+    source_adu: float,
+    source_error_adu: float,
+    comp_source_adu: FloatArray,
+    comp_error_adu: FloatArray,
+    comp_catalogue: FloatArray,
+) -> tuple[float, float]:
+    """Return Source_AMag and Source_AMag_Err as AstroImageJ defines them (DOMAIN 4).
+
+    The comps' fluxes are summed, their catalogue errors left out.
+    """
+    total = comp_source_adu.sum()
+    total_magnitude = -2.5 * np.log10(np.sum(10 ** (-0.4 * comp_catalogue)))
+    relative = np.hypot(source_error_adu / source_adu, np.sqrt(np.sum(comp_error_adu**2)) / total)
+    magnitude = total_magnitude - 2.5 * np.log10(source_adu / total)
+    return float(magnitude), float(2.5 * np.log10(1 + relative))
+
+
+# ----------------------------------------------------------------------------------- colour terms
+
+
+def one_filter_magnitude(
+    star: Number,
+    comp: Number,
+    comp_catalogue: Number,
+    *,
+    coefficient: float,
+    colour_difference: Number,
+) -> Number:
+    """Return V = v - v_c + V_c + T Δ, Δ the catalogue colours star less comp (DOMAIN 6f)."""
+    return single_comp_magnitude(star, comp, comp_catalogue) + coefficient * colour_difference
+
+
+def transformed_error(
+    star_error: Number,
+    comp_error: Number,
+    *,
+    coefficient: float,
+    coefficient_error: float,
+    colour_difference: Number,
+    colour_error: Number,
+) -> Number:
+    """Return the 1-sigma error of a transformed magnitude (DOMAIN 6d).
+
+    σ² = σ_s² + σ_c² + (σ_T Δ)² + T² σ_colour². The comp's catalogue error is left out, as WebObs
+    wants it. The expanded form: TA's own code returns 0 where Δ is 0.
+    """
+    return np.sqrt(
+        star_error**2
+        + comp_error**2
+        + (coefficient_error * colour_difference) ** 2
+        + (coefficient * colour_error) ** 2
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coefficient:
+    """One transformation coefficient and its 1-sigma error."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoFilterMagnitudes:
+    """B and V of a star by two filters and one comp. `rounds` is 0 for the closed form."""
+
+    blue: float
+    red: float
+    colour_difference: float  # star less comp
+    rounds: int
+
+
+def two_filter_magnitudes(
+    star: tuple[float, float],
+    comp: tuple[float, float],
+    comp_catalogue: tuple[float, float],
+    *,
+    blue_coefficient: float,
+    red_coefficient: float,
+    tolerance_mag: float = TWO_FILTER_TOLERANCE_MAG,
+) -> TwoFilterMagnitudes:
+    """Return B and V by iteration; every pair is (blue, red) (DOMAIN 6c).
+
+    B = b + (B_c - b_c) + Tb_bv Δ, V = v + (V_c - v_c) + Tv_bv Δ, Δ = (B-V) - (B_c-V_c), from
+    B = b, V = v until both move less than `tolerance_mag`.
+    """
+    blue, red = star
+    untransformed = [s - c + k for s, c, k in zip(star, comp, comp_catalogue, strict=True)]
+    comp_colour = comp_catalogue[0] - comp_catalogue[1]
+    difference, rounds = 0.0, 0
+    for rounds in range(1, TWO_FILTER_ROUNDS + 1):  # noqa: B007 - told to the caller
+        difference = blue - red - comp_colour
+        before = blue, red
+        blue = untransformed[0] + blue_coefficient * difference
+        red = untransformed[1] + red_coefficient * difference
+        if max(abs(blue - before[0]), abs(red - before[1])) < tolerance_mag:
+            break
+    return TwoFilterMagnitudes(
+        blue=blue, red=red, colour_difference=blue - red - comp_colour, rounds=rounds
+    )
+
+
+def two_filter_closed_form(
+    star: tuple[float, float],
+    comp: tuple[float, float],
+    comp_catalogue: tuple[float, float],
+    *,
+    blue_coefficient: float,
+    red_coefficient: float,
+) -> TwoFilterMagnitudes:
+    """Return where `two_filter_magnitudes` converges: Δ = Δ(b-v) / (1 - Tb_bv + Tv_bv)."""
+    instrumental_difference = (star[0] - star[1]) - (comp[0] - comp[1])
+    difference = instrumental_difference / (1 - blue_coefficient + red_coefficient)
+    return TwoFilterMagnitudes(
+        blue=star[0] - comp[0] + comp_catalogue[0] + blue_coefficient * difference,
+        red=star[1] - comp[1] + comp_catalogue[1] + red_coefficient * difference,
+        colour_difference=difference,
+        rounds=0,
+    )
+
+
+def guide_form_magnitude(
+    star: float,
+    comp: float,
+    comp_catalogue: float,
+    *,
+    coefficient: float,
+    colour_coefficient: float,
+    instrumental_colour_difference: float,
+) -> float:
+    """Return V = v - v_c + V_c + Tv_bv Tbv Δ(b-v), the AAVSO photometry guide's form (DOMAIN 6c).
+
+    The same as `two_filter_closed_form` when Tbv = 1 / (1 - Tb_bv + Tv_bv).
+    """
+    colour_difference = colour_coefficient * instrumental_colour_difference
+    return star - comp + comp_catalogue + coefficient * colour_difference
+
+
+def two_filter_errors(
+    star_error: tuple[float, float],
+    comp_error: tuple[float, float],
+    *,
+    blue_coefficient: Coefficient,
+    red_coefficient: Coefficient,
+    colour_difference: float,
+) -> tuple[float, float]:
+    """Return the errors of B and V (DOMAIN 6d).
+
+    Each error holds T² times the colour's variance, which holds both errors: iterated like the
+    values, to 1e-9 mag.
+    """
+    errors = (0.0, 0.0)
+    for _ in range(TWO_FILTER_ROUNDS):
+        before, colour_error = errors, float(np.hypot(*errors))
+        errors = (
+            float(
+                transformed_error(
+                    star_error[0],
+                    comp_error[0],
+                    coefficient=blue_coefficient.value,
+                    coefficient_error=blue_coefficient.error,
+                    colour_difference=colour_difference,
+                    colour_error=colour_error,
+                )
+            ),
+            float(
+                transformed_error(
+                    star_error[1],
+                    comp_error[1],
+                    coefficient=red_coefficient.value,
+                    coefficient_error=red_coefficient.error,
+                    colour_difference=colour_difference,
+                    colour_error=colour_error,
+                )
+            ),
+        )
+        if np.allclose(before, errors, rtol=0, atol=1e-9):
+            break
+    return errors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColourFit:
+    """A line through zero points against colour: zp + T (colour - mean_colour).
+
+    `weights` are the robust ones, 1 for a star that fits, 0 for one that was dropped.
+    """
+
+    zero_point: float
+    coefficient: float
+    zero_point_error: float
+    coefficient_error: float
+    mean_colour: float
+    rms: float  # about the line, n - 2; NaN for two stars
+    weights: tuple[float, ...]
+
+    def magnitude(self, star: float, colour: float) -> float:
+        """Return V = v + zp + T (colour - mean colour)."""
+        return star + self.zero_point + self.coefficient * (colour - self.mean_colour)
+
+
+def fit_colour_term(
+    zero_points: FloatArray,
+    errors: FloatArray,
+    colours: FloatArray,
+    *,
+    weights: FloatArray | None = None,
+) -> ColourFit:
+    """Return the line V_i - v_i = zp + T (colour_i - mean), weighted by 1/σ² (DOMAIN 6e).
+
+    Parameters
+    ----------
+    zero_points, errors, colours
+        V_i - v_i, its error hypot(σ_v, σ_V), and the catalogue colour of each comp; shape (n,).
+    weights
+        Robust weights 0…1 on top of 1/σ²; a star of weight 0 is out.
+
+    Notes
+    -----
+    The mean colour is the plain mean of all comps, dropped ones included, so that zero points of
+    the same comps compare.
+    """
+    robust = np.ones(len(colours)) if weights is None else weights
+    mean_colour = float(colours.mean())
+    design = np.column_stack([np.ones(len(colours)), colours - mean_colour])
+    weighted = design.T * (robust / errors**2)
+    covariance = np.linalg.inv(weighted @ design)
+    zero_point, coefficient = covariance @ weighted @ zero_points
+    left = (zero_points - design @ [zero_point, coefficient])[robust > 0]
+    rms = np.sqrt(np.sum(left**2) / (len(left) - 2)) if len(left) > 2 else np.nan
+    zero_point_error, coefficient_error = np.sqrt(np.diag(covariance))
+    return ColourFit(
+        zero_point=float(zero_point),
+        coefficient=float(coefficient),
+        zero_point_error=float(zero_point_error),
+        coefficient_error=float(coefficient_error),
+        mean_colour=mean_colour,
+        rms=float(rms),
+        weights=tuple(float(w) for w in robust),
+    )
+
+
+def fit_colour_term_huber(
+    zero_points: FloatArray, errors: FloatArray, colours: FloatArray
+) -> ColourFit:
+    """Return the line by Huber's weights, k = 1.345 (DOMAIN 6e); arguments of `fit_colour_term`.
+
+    Residuals in units of their errors; where these scatter more than they should, by
+    1.4826 MAD > 1, that is the unit.
+    """
+    fit = fit_colour_term(zero_points, errors, colours)
+    for _ in range(HUBER_ROUNDS):
+        line = fit.zero_point + fit.coefficient * (colours - fit.mean_colour)
+        residuals = (zero_points - line) / errors
+        deviation = np.median(np.abs(residuals - np.median(residuals)))
+        allowed = HUBER_K * max(1.0, quality.MAD_TO_SIGMA * float(deviation))
+        weights = allowed / np.maximum(np.abs(residuals), allowed)
+        settled = np.allclose(weights, fit.weights, rtol=0, atol=1e-10)
+        fit = fit_colour_term(zero_points, errors, colours, weights=weights)
+        if settled:
+            break
+    return fit
+
+
+def fit_colour_term_clipped(
+    zero_points: FloatArray, errors: FloatArray, colours: FloatArray
+) -> ColourFit:
+    """Return the line without the stars to which Huber gives less than half weight (DOMAIN 6e)."""
+    huber = fit_colour_term_huber(zero_points, errors, colours)
+    kept = np.asarray(huber.weights) >= HUBER_DROP_WEIGHT
+    return fit_colour_term(zero_points, errors, colours, weights=kept.astype(float))
+
+
+def may_free_colour_term(colours: FloatArray) -> bool:
+    """Say whether comps of these colours can hold a free T: at least 5 over 0.4 mag (DOMAIN 6e)."""
+    spread = round(float(np.ptp(colours)), 6)  # 0.6 - 0.2 is less than 0.4 in binary
+    return len(colours) >= COLOUR_FIT_MIN_COMPS and spread >= COLOUR_FIT_MIN_RANGE_MAG
+
+
+# -------------------------------------------------------------------------------------- extinction
+
+
+def first_order_extinction(k1: float, airmass_star: Number, airmass_comp: Number) -> Number:
+    """Return the correction -k1 (X_s - X_c) to a magnitude (DOMAIN 6g).
+
+    Within one frame 0 but for wide fields: whoever applies it asks `extinction_matters` first.
+    """
+    return -k1 * (airmass_star - airmass_comp)
+
+
+def second_order_extinction(
+    k2: float,
+    colour_star: Number,
+    airmass_star: Number,
+    colour_comp: Number,
+    airmass_comp: Number,
+) -> Number:
+    """Return the correction -k2 Δ(colour X) to a B magnitude (DOMAIN 6g)."""
+    return -k2 * (colour_star * airmass_star - colour_comp * airmass_comp)
+
+
+def extinction_matters(airmass_star: Number, airmass_comp: Number) -> bool | BoolArray:
+    """Say where star and comp differ by more than 0.01 in airmass (DOMAIN 6g)."""
+    return np.abs(airmass_star - airmass_comp) > EXTINCTION_MIN_AIRMASS_DIFFERENCE
+
+
+# ------------------------------------------------------------------------ the night's zero points
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightZeroPoint:
+    """Zero points of a night from a fixed set of comps.
+
+    Arrays of shape (n_frames,), but `residual_mag` (n_comps,): the comp's zero point less the
+    ensemble's over the night, NaN for a comp that was never measured.
+    """
+
+    zero_point_mag: FloatArray
+    random_mag: FloatArray
+    n_comps: NDArray[np.int64]
+    residual_mag: FloatArray
+
+
+def night_zero_point(zero_points: FloatArray, errors: FloatArray) -> NightZeroPoint:
+    """Return the zero point of every frame, without a step where a comp is missing (DOMAIN 6b).
+
+    Parameters
+    ----------
+    zero_points, errors
+        V_i - v_i(t) and the formal error of v_i(t), shape (n_frames, n_comps); NaN: not measured.
+
+    Notes
+    -----
+    Least squares for zp_i(t) = zp(t) + r_i with Σ r_i = 0: where no comp is missing zp(t) is their
+    plain mean and r_i + mean(zp) the night mean of zp_i.
+    """
+    measured = np.isfinite(zero_points)
+    n_comps = measured.sum(axis=1)
+    residual = _comp_residuals(zero_points, measured)
+    levelled = np.where(measured, zero_points - residual, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # frames without a comp become NaN
+        zero_point = levelled.sum(axis=1) / n_comps
+    return NightZeroPoint(
+        zero_point_mag=zero_point,
+        random_mag=_zero_point_random(zero_points, errors, residual, zero_point),
+        n_comps=n_comps.astype(np.int64),
+        residual_mag=np.where(measured.any(axis=0), residual, np.nan),
+    )
+
+
+def _comp_residuals(zero_points: FloatArray, measured: BoolArray) -> FloatArray:
+    """Return r_i of `night_zero_point`, the normal equations after zp(t) is eliminated.
+
+    lstsq takes the shortest solution, hence Σ r_i = 0; where two sets of comps never share a frame
+    it leaves each on its own catalogue level.
+    """
+    seen = measured[measured.any(axis=1)].astype(float)
+    values = np.where(measured, zero_points, 0.0)[measured.any(axis=1)]
+    per_frame = seen.sum(axis=1, keepdims=True)
+    frame_mean = values.sum(axis=1, keepdims=True) / per_frame
+    normal = np.diag(seen.sum(axis=0)) - seen.T @ (seen / per_frame)
+    right = (seen * (values - frame_mean)).sum(axis=0)
+    return np.linalg.lstsq(normal, right, rcond=1e-10)[0]
+
+
+def _zero_point_random(
+    zero_points: FloatArray, errors: FloatArray, residual: FloatArray, zero_point: FloatArray
+) -> FloatArray:
+    """Return σ_zp of every frame: sd of the comps about their night means / sqrt(n).
+
+    The night means come from the same frames, so a comp seen on N frames scatters about its own by
+    sqrt((N - 1)/N) too little: taken out. Fewer than 3 comps with a night mean: formal,
+    sqrt(Σ σ_i²)/n.
+    """
+    measured = np.isfinite(zero_points)
+    n_comps = measured.sum(axis=1)
+    n_frames = measured.sum(axis=0)
+    dated = measured & (n_frames > 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deviation = (zero_points - residual - zero_point[:, None]) * np.sqrt(
+            n_frames / (n_frames - 1)
+        )
+        n_dated = dated.sum(axis=1)
+        mean = np.where(dated, deviation, 0).sum(axis=1) / n_dated
+        square = np.where(dated, (deviation - mean[:, None]) ** 2, 0).sum(axis=1)
+        empirical = np.sqrt(square / (n_dated - 1) / n_comps)
+        formal = np.sqrt(np.where(measured, errors**2, 0).sum(axis=1)) / n_comps
+    return np.where(n_comps == 0, np.nan, np.where(n_dated >= 3, empirical, formal))
+
+
+def level_error(residual_mag: FloatArray, catalogue_error_mag: FloatArray) -> float:
+    """Return the error of the night's zero point, one number (DOMAIN 6b).
+
+    sqrt(Σ e_i²)/n, enlarged by sqrt(χ²_red) where the comps' night means disagree by more than
+    their catalogue errors e_i allow; shape (n_comps,) both. One comp: e_1.
+    """
+    n = len(residual_mag)
+    formal = float(np.sqrt(np.sum(catalogue_error_mag**2)) / n)
+    if n == 1:
+        return formal
+    deviation = residual_mag - residual_mag.mean()
+    chi2_reduced = float(np.sum((deviation / catalogue_error_mag) ** 2)) / (n - 1)
+    return formal * max(1.0, float(np.sqrt(chi2_reduced)))
+
+
+# ---------------------------------------------------------------------------- the transformation
+
+
+def choose_transformation(
+    band: str,
+    coefficients: dict[str, float],
+    errors: dict[str, float],
+    target_colour: dict[str, float],
+    colour_errors: dict[str, float],
+) -> domain.Transformation:
+    """Return the colour term for one filter alone: stored coefficient and the variable's colour.
+
+    `coefficients` and `errors` by TG's names (``Tv_bv``), colours by index (``B-V``). Only B, V, R
+    and I have a recommended one; without it, or without the colour, `coefficient` is None and
+    `source` says why. CV, TG and their kind keep their codes and get no colour term.
+    """
+    if band not in SINGLE_FILTER_COEFFICIENT:
+        return domain.Transformation(source=f"none: no coefficient is defined for {band} alone")
+    name, index = SINGLE_FILTER_COEFFICIENT[band]
+    missing = [
+        words
+        for known, words in (
+            (name in coefficients, f"no coefficient {name}"),
+            (index in target_colour, f"no {index} of the variable"),
+        )
+        if not known
+    ]
+    if missing:
+        return domain.Transformation(
+            coefficient_name=name, colour_index=index, source="none: " + ", ".join(missing)
+        )
+    return domain.Transformation(
+        coefficient_name=name,
+        coefficient=coefficients[name],
+        coefficient_error=errors.get(name),
+        colour_index=index,
+        target_colour=target_colour[index],
+        target_colour_error=colour_errors.get(index, UNKNOWN_COLOUR_ERROR_MAG),
+        source="configuration",
+    )
+
+
+# ------------------------------------------------------------------------------- the whole night
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Series:
+    """Instrumental magnitudes of a night, shape (n_frames, n_stars); NaN: not usable."""
+
+    magnitude: FloatArray
+    error: FloatArray
+
+    @classmethod
+    def of(cls, table: domain.PhotometryTable) -> "_Series":
+        """Take a table's positive, finite measurements; saturated ones too."""
+        measured = table.measured
+        magnitude = instrumental_magnitude(measured.source_sky_adu, table.exposure_s[:, None])
+        error = instrumental_error(measured.source_sky_adu, measured.source_error_adu)
+        good = np.isfinite(magnitude) & np.isfinite(error)
+        good &= (measured.flags & domain.Flag.UNMEASURED) == 0
+        return cls(magnitude=np.where(good, magnitude, np.nan), error=np.where(good, error, np.nan))
+
+    def where(self, kept: BoolArray) -> "_Series":
+        """Return the series with NaN where not `kept`."""
+        return _Series(
+            magnitude=np.where(kept, self.magnitude, np.nan),
+            error=np.where(kept, self.error, np.nan),
+        )
+
+    def stars(self, indices: list[int]) -> "_Series":
+        """Return the columns `indices`."""
+        return _Series(magnitude=self.magnitude[:, indices], error=self.error[:, indices])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ensemble:
+    """The night's comps and the zero points they give."""
+
+    stars: tuple[domain.ApertureStar, ...]
+    zero: NightZeroPoint
+    level_error_mag: float
+    mean_colour: float | None  # None: no colour term
+    notes: tuple[str, ...]
+
+    @property
+    def reference_mag(self) -> float:
+        """Mean catalogue magnitude."""
+        return float(np.mean([_catalogue(star) for star in self.stars]))
+
+    @property
+    def faintest_mag(self) -> float:
+        return max(_catalogue(star) for star in self.stars)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Check:
+    """T2 standardised, and what it says of the night; arrays of shape (n_frames,)."""
+
+    name: str | None = None
+    catalogue_mag: float | None = None
+    catalogue_error_mag: float | None = None
+    magnitude: FloatArray
+    random: FloatArray
+    instrumental: FloatArray
+    formal: FloatArray  # T2's own part of `random`
+    offset_mag: float | None = None
+    scatter_mag: float | None = None
+    telling_scatter_mag: float | None = None  # None over too few frames
+    held_reason: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def standardise(
+    table: domain.PhotometryTable,
+    *,
+    transformation: domain.Transformation,
+    merr: Literal["random", "total"] = "random",
+) -> domain.StandardMagnitudes:
+    """Return the standard magnitudes of T1 and T2 with both errors (SPEC section 8, DOMAIN 6).
+
+    Per frame the plain mean of the ensemble's zero points, never with T2. With a coefficient and
+    the variable's colour in `transformation` T1 gets T (colour - mean colour of the comps).
+
+    Raises
+    ------
+    domain.NoStandard
+        No comp with a catalogue magnitude was measured, or T1 on no frame together with one.
+
+    Notes
+    -----
+    Where DOMAIN is silent:
+
+    - Saturated and unmeasured comps are out in that frame; masked ones and those at the edge are
+      out where another comp is clean.
+    - Comps without a catalogue colour are left out of a transformed ensemble if at least half of
+      the comps have one; otherwise nothing is transformed. `zero_point_mag` holds for a star of the
+      comps' mean colour: T1 = instrumental + zero_point + T (colour - mean).
+    - The errors of T and of the variable's colour are the same on every frame: they are in
+      `zp_err_mag`, not in the random error. T2's colour is the catalogue's: it has no such part.
+    - Gain unknown: the formal errors mean nothing, T2's scatter scaled to each frame's formal error
+      replaces them.
+    - T2's scatter is used, here, in MERR and to hold the night, from 5 frames on.
+    """
+    t1 = table.star_index("T1")
+    if t1 is None:
+        raise domain.NoStandard("no aperture T1 in the measurement table")
+    series = _Series.of(table)
+    ensemble = _ensemble(table, series, transformation)
+    rejected = quality.propose_rejections(table, ensemble.zero.zero_point_mag)
+    check = _check_star(table, series, ensemble, transformation, rejected)
+    limited, t1_mag = _target_magnitude(table, series, t1, ensemble, transformation)
+    random, quoted = _target_errors(table, series.error[:, t1], ensemble, check)
+    without_error = limited | ~np.isfinite(t1_mag)
+    zp_err = _target_level_error(ensemble, transformation)
+    if merr == "total":
+        quoted = np.hypot(quoted, zp_err)
+    transformed = ensemble.mean_colour is not None
+    single = len(ensemble.stars) == 1
+    return domain.StandardMagnitudes(
+        target=table.target,
+        filter=table.filter,
+        band=table.band,
+        comp_band=table.comp_band,
+        chart_id=table.chart_id,
+        labels=table.labels,
+        raw_hashes=table.raw_hashes,
+        jd_utc=table.times.jd_utc,
+        hjd_utc=table.times.hjd_utc,
+        bjd_tdb=table.times.bjd_tdb,
+        airmass=table.times.airmass,
+        t1_mag=t1_mag,
+        t1_random_mag=np.where(without_error, np.nan, random),
+        t1_merr_mag=np.where(without_error, np.nan, quoted),
+        t1_instrumental_mag=series.magnitude[:, t1],
+        t1_upper_limit=limited,
+        t2_mag=check.magnitude,
+        t2_random_mag=check.random,
+        t2_instrumental_mag=check.instrumental,
+        zero_point_mag=ensemble.zero.zero_point_mag,
+        zero_point_random_mag=_floored(ensemble.zero.random_mag),
+        n_comps=ensemble.zero.n_comps,
+        proposed_rejected=rejected,
+        zp_err_mag=zp_err,
+        ensemble_reference_mag=ensemble.reference_mag,
+        check_name=check.name,
+        check_catalogue_mag=check.catalogue_mag,
+        check_catalogue_error_mag=check.catalogue_error_mag,
+        check_offset_mag=check.offset_mag,
+        check_scatter_mag=check.scatter_mag,
+        transformation=transformation,
+        transformed=transformed,
+        method="single" if single else "ensemble+colour" if transformed else "ensemble",
+        comp_names=tuple(_name(star) for star in ensemble.stars),
+        held_reason=check.held_reason,
+        notes=(*ensemble.notes, *check.notes),
+    )
+
+
+def _name(star: domain.ApertureStar) -> str:
+    return star.auid or star.name
+
+
+def _catalogue(star: domain.ApertureStar) -> float:
+    """Return the catalogue magnitude of a star that has been chosen because it has one."""
+    assert star.catalogue_mag is not None
+    return star.catalogue_mag
+
+
+def _known_error(star: domain.ApertureStar) -> float | None:
+    """Return the catalogue error; an error of 0 is no error."""
+    error = star.catalogue_error_mag
+    return error if error is not None and np.isfinite(error) and error > 0 else None
+
+
+def _catalogue_error(star: domain.ApertureStar) -> float:
+    return _known_error(star) or UNKNOWN_CATALOGUE_ERROR_MAG
+
+
+def _no_error_note(role: str, star: domain.ApertureStar) -> str:
+    return f"{role} without catalogue error: {_name(star)}, {UNKNOWN_CATALOGUE_ERROR_MAG} mag taken"
+
+
+def _floored(errors: FloatArray) -> FloatArray:
+    return np.maximum(errors, ERROR_FLOOR_MAG)  # NaN stays NaN
+
+
+def _ensemble(
+    table: domain.PhotometryTable, series: _Series, transformation: domain.Transformation
+) -> _Ensemble:
+    """Choose the comps and derive the night's zero points."""
+    listed = [i for i in table.ensemble if table.stars[i].catalogue_mag is not None]
+    if not listed:
+        raise domain.NoStandard(
+            f"no comp of {len(table.ensemble)} has a catalogue magnitude in {table.comp_band}"
+        )
+    usable = _usable_comps(table, series, listed)
+    seen = [i for column, i in enumerate(listed) if usable[:, column].any()]
+    if not seen:
+        raise domain.NoStandard(
+            f"none of {len(listed)} comps was measured unsaturated on any of "
+            f"{len(table.labels)} frames"
+        )
+    chosen, notes = _with_colour(table, seen, transformation)
+    transformed = _wants_colour(transformation) and chosen != []
+    chosen = chosen or seen
+    kept = usable[:, [listed.index(i) for i in chosen]]
+    comps = series.stars(chosen).where(kept)
+    if not np.isfinite(comps.magnitude).any():
+        raise domain.NoStandard(f"none of {len(chosen)} comps was measured")
+    stars = tuple(table.stars[i] for i in chosen)
+    zero = night_zero_point(np.array([_catalogue(s) for s in stars]) - comps.magnitude, comps.error)
+    colours = np.array([s.colour or 0.0 for s in stars]) if transformed else np.zeros(len(stars))
+    colour_term = (transformation.coefficient or 0.0) * (colours - colours.mean())
+    error = level_error(
+        zero.residual_mag - colour_term, np.array([_catalogue_error(s) for s in stars])
+    )
+    return _Ensemble(
+        stars=stars,
+        zero=zero,
+        level_error_mag=max(error, ERROR_FLOOR_MAG),
+        mean_colour=float(colours.mean()) if transformed else None,
+        notes=(*notes, *_ensemble_notes(table, listed, seen, stars)),
+    )
+
+
+def _usable_comps(table: domain.PhotometryTable, series: _Series, indices: list[int]) -> BoolArray:
+    """Return where each comp counts, shape (n_frames, len(indices))."""
+    flags = table.measured.flags[:, indices]
+    measured = np.isfinite(series.magnitude[:, indices])
+    measured &= (flags & domain.Flag.SATURATED) == 0
+    clean = measured & ((flags & (domain.Flag.BAD_PIXEL | domain.Flag.NEAR_EDGE)) == 0)
+    return np.where(clean.any(axis=1, keepdims=True), clean, measured)
+
+
+def _wants_colour(transformation: domain.Transformation) -> bool:
+    return transformation.coefficient is not None and transformation.target_colour is not None
+
+
+def _with_colour(
+    table: domain.PhotometryTable, indices: list[int], transformation: domain.Transformation
+) -> tuple[list[int], list[str]]:
+    """Return the comps that can be transformed, none when too few can, and what to note."""
+    if not _wants_colour(transformation):
+        return [], []
+    index = transformation.colour_index or "colour"
+    coloured = [i for i in indices if table.stars[i].colour is not None]
+    if 2 * len(coloured) < len(indices):
+        return [], [
+            f"not transformed: {len(coloured)} of {len(indices)} comps have {index}, "
+            "at least half wanted"
+        ]
+    left_out = [_name(table.stars[i]) for i in indices if i not in coloured]
+    return coloured, [f"comp without {index} left out: {name}" for name in left_out]
+
+
+def _ensemble_notes(
+    table: domain.PhotometryTable,
+    listed: list[int],
+    seen: list[int],
+    stars: tuple[domain.ApertureStar, ...],
+) -> list[str]:
+    notes = [
+        f"comp saturated or not measured on any frame: {_name(table.stars[i])}"
+        for i in listed
+        if i not in seen
+    ]
+    notes += [_no_error_note("comp", star) for star in stars if _known_error(star) is None]
+    return notes
+
+
+def _colour_term(
+    colour: float | None, ensemble: _Ensemble, transformation: domain.Transformation
+) -> float:
+    """Return T (colour - mean colour of the comps); 0 where nothing is transformed."""
+    if ensemble.mean_colour is None or transformation.coefficient is None or colour is None:
+        return 0.0
+    return transformation.coefficient * (colour - ensemble.mean_colour)
+
+
+def _target_magnitude(
+    table: domain.PhotometryTable,
+    series: _Series,
+    t1: int,
+    ensemble: _Ensemble,
+    transformation: domain.Transformation,
+) -> tuple[BoolArray, FloatArray]:
+    """Return where T1 is only an upper limit (SNR below 3), and its magnitude or limit."""
+    source = table.measured.source_sky_adu[:, t1]
+    error = table.measured.source_error_adu[:, t1]
+    measured = np.isfinite(source) & np.isfinite(error)
+    measured &= (table.measured.flags[:, t1] & domain.Flag.UNMEASURED) == 0
+    zero_point = ensemble.zero.zero_point_mag + _colour_term(
+        transformation.target_colour, ensemble, transformation
+    )
+    limited = measured & (source < LIMIT_SNR * error) & np.isfinite(zero_point)
+    limiting = limiting_source(source, error, gain_e_adu=table.gain_e_adu or 1.0)
+    limit = instrumental_magnitude(limiting, table.exposure_s) + zero_point
+    magnitude = np.where(
+        limited,
+        np.minimum(limit, ensemble.faintest_mag),
+        series.magnitude[:, t1] + zero_point,
+    )
+    if not np.isfinite(magnitude).any():
+        raise domain.NoStandard(
+            f"T1 was measured together with a comp on none of {len(table.labels)} frames"
+        )
+    return limited, magnitude
+
+
+def _target_errors(
+    table: domain.PhotometryTable, formal: FloatArray, ensemble: _Ensemble, check: _Check
+) -> tuple[FloatArray, FloatArray]:
+    """Return T1's random error and what a report quotes, shape (n_frames,) (DOMAIN 6b)."""
+    random = _floored(np.hypot(formal, ensemble.zero.random_mag))
+    scaled = _scaled_scatter(check.telling_scatter_mag, check.formal, formal)
+    if scaled is None:
+        return random, random
+    if table.gain_e_adu is None:
+        random = _floored(scaled)
+    return random, np.fmax(random, scaled)
+
+
+def _scaled_scatter(
+    scatter_mag: float | None, check_formal: FloatArray, formal: FloatArray
+) -> FloatArray | None:
+    """Return sd_T2 σ(t) / σ_T2, None where T2 has no scatter to scale."""
+    known = check_formal[np.isfinite(check_formal)]
+    if scatter_mag is None or not len(known) or np.median(known) <= 0:
+        return None
+    return scatter_mag * formal / float(np.median(known))
+
+
+def _target_level_error(ensemble: _Ensemble, transformation: domain.Transformation) -> float:
+    """Return `zp_err` of T1: the ensemble's level, T σ_colour and σ_T Δ in quadrature."""
+    if ensemble.mean_colour is None:
+        return ensemble.level_error_mag
+    colour_error = transformation.target_colour_error
+    if colour_error is None:
+        colour_error = UNKNOWN_COLOUR_ERROR_MAG
+    return float(
+        transformed_error(
+            ensemble.level_error_mag,
+            0.0,
+            coefficient=transformation.coefficient or 0.0,
+            coefficient_error=transformation.coefficient_error or 0.0,
+            colour_difference=(transformation.target_colour or 0.0) - ensemble.mean_colour,
+            colour_error=colour_error,
+        )
+    )
+
+
+def _check_star(
+    table: domain.PhotometryTable,
+    series: _Series,
+    ensemble: _Ensemble,
+    transformation: domain.Transformation,
+    rejected: tuple[str, ...],
+) -> _Check:
+    """Return T2 standardised like T1, and whether it holds the night back (DOMAIN 6h)."""
+    t2 = table.star_index("T2")
+    if t2 is None:
+        nothing = np.full(len(table.labels), np.nan)
+        gain_note = [] if table.gain_e_adu else [_gain_note(None)]
+        return _Check(
+            magnitude=nothing,
+            random=nothing,
+            instrumental=nothing,
+            formal=nothing,
+            notes=("nocheck", *gain_note),
+        )
+    star = table.stars[t2]
+    own = series.where((table.measured.flags & domain.Flag.SATURATED) == 0)
+    formal = own.error[:, t2]
+    magnitude = (
+        own.magnitude[:, t2]
+        + ensemble.zero.zero_point_mag
+        + _colour_term(star.colour, ensemble, transformation)
+    )
+    judged = np.where(_clear(rejected), magnitude, np.nan)
+    if not np.isfinite(judged).any():
+        judged = magnitude
+    scatter = quality.scatter(judged)
+    telling = scatter if np.isfinite(judged).sum() >= SCATTER_MIN_FRAMES else None
+    random = np.hypot(formal, ensemble.zero.random_mag)
+    notes = []
+    if table.gain_e_adu is None:
+        notes.append(_gain_note(telling))
+        scaled = _scaled_scatter(telling, formal, formal)
+        random = random if scaled is None else scaled
+    if ensemble.mean_colour is not None and star.colour is None:
+        notes.append(f"check star without {transformation.colour_index}: no colour term for it")
+    random = np.where(np.isfinite(magnitude), _floored(random), np.nan)
+    verdict = _judge_check(table.band, star, ensemble, judged, random, telling)
+    return _Check(
+        name=_name(star),
+        catalogue_mag=star.catalogue_mag,
+        catalogue_error_mag=star.catalogue_error_mag,
+        magnitude=magnitude,
+        random=random,
+        instrumental=own.magnitude[:, t2],
+        formal=formal,
+        offset_mag=verdict.offset_mag,
+        scatter_mag=scatter,
+        telling_scatter_mag=telling,
+        held_reason="; ".join(verdict.reasons) or None,
+        notes=(*notes, *verdict.notes),
+    )
+
+
+def _gain_note(scatter_mag: float | None) -> str:
+    if scatter_mag is None:
+        return "gain unknown and no check star over 5 frames: errors are the formal ones"
+    return f"gain unknown: random errors from the check star's scatter, {scatter_mag:.4f} mag"
+
+
+def _clear(rejected: tuple[str, ...]) -> BoolArray:
+    """Return the frames whose sky is fit to judge T2 by: neither low nor clouded."""
+    spoilt = {quality.ALTITUDE, quality.CLOUD}
+    return np.array([spoilt.isdisjoint(words.split(",")) for words in rejected], dtype=bool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """T2's offset from its catalogue magnitude, why it holds the night back, what to note."""
+
+    offset_mag: float | None = None
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _judge_check(
+    band: str,
+    star: domain.ApertureStar,
+    ensemble: _Ensemble,
+    judged: FloatArray,
+    random: FloatArray,
+    scatter_mag: float | None,
+) -> _Verdict:
+    """Return what T2 says of the night (DOMAIN 6h); `judged`, `random` of shape (n_frames,).
+
+    In bands that are not the catalogue's (CV, TG…) T2 may sit off by its colour: until its earlier
+    nights are compared, every night counts as one of the first three, held beyond 0.5 mag only.
+    """
+    used = np.isfinite(judged)
+    n = int(used.sum())
+    if n == 0:
+        return _Verdict(notes=(f"nocheck: check star {_name(star)} was measured on no frame",))
+    error = float(np.median(random[used]))
+    steady = _judge_scatter(star, n, error, scatter_mag)
+    if star.catalogue_mag is None:
+        return _Verdict(reasons=steady, notes=("check star without catalogue magnitude",))
+    offset = float(np.median(judged[used])) - star.catalogue_mag
+    parts = (error, _catalogue_error(star), ensemble.level_error_mag)
+    allowed = max(HELD_OFFSET_MAG, HELD_OFFSET_SIGMA * float(np.linalg.norm(parts)))
+    notes = []
+    if _known_error(star) is None:
+        notes.append(_no_error_note("check star", star))
+    if band in NON_STANDARD_BANDS:
+        allowed = HELD_OFFSET_NON_STANDARD_MAG
+        notes.append(f"check star {offset:+.3f} mag from the catalogue, which has no {band}")
+    placed: tuple[str, ...] = ()
+    if abs(offset) > allowed:
+        placed = (
+            f"check star {_name(star)} is {offset:+.3f} mag from its catalogue magnitude "
+            f"{star.catalogue_mag:.3f} (median of {n} frames; at most {allowed:.3f} wanted)",
+        )
+    return _Verdict(offset_mag=offset, reasons=(*placed, *steady), notes=tuple(notes))
+
+
+def _judge_scatter(
+    star: domain.ApertureStar, n_frames: int, error_mag: float, scatter_mag: float | None
+) -> tuple[str, ...]:
+    """Return the reason when T2 scatters by more than twice its median error."""
+    if scatter_mag is None or scatter_mag <= HELD_SCATTER_FACTOR * error_mag:
+        return ()
+    return (
+        f"check star {_name(star)} scatters by {scatter_mag:.4f} mag over {n_frames} frames, more "
+        f"than {HELD_SCATTER_FACTOR:g} times its median error {error_mag:.4f}",
+    )

@@ -1,0 +1,416 @@
+"""A stand-in for the AAVSO services: VSX and VSP over real HTTP on this machine, in their formats.
+
+The demo and the tests ask the same one. It can also fail, each service in each way that clients of
+the real ones guard against, switched at run time from Python or by
+``/control?service=vsp&fail=500``. What is known of the formats: DOMAIN sections 1 and 2; what is
+not (the body of a refusal), is plain text here and nobody may rely on it.
+"""
+
+import hashlib
+import json
+import logging
+import socket
+import socketserver
+import struct
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+HANG_S = 120.0
+VSX_PATH = "/vsx/index.php"
+VSP_PATH = "/vsp/api/chart/"
+MAX_FOV_ARCMIN = 180.0
+WIDE_FIELD_MAGLIMIT = 12.0
+SAME_STAR_DEG = 0.002  # a chart centred so near to a variable is that variable's
+CHALLENGE_PAGE = (
+    "<!DOCTYPE html><html><head><title>Just a moment...</title></head>"
+    "<body>Checking your browser before accessing aavso.org</body></html>"
+)
+
+
+class Service(StrEnum):
+    """The services imitated."""
+
+    VSX = "vsx"
+    VSP = "vsp"
+
+
+class Failure(StrEnum):
+    """How a service answers."""
+
+    NONE = "none"
+    SERVER_ERROR = "500"
+    FORBIDDEN = "403"
+    TOO_MANY = "429"
+    HTML = "html"  # a challenge page with status 200
+    EMPTY_BODY = "empty-body"
+    CUT = "cut"  # half of the JSON
+    HANG = "hang"
+    REFUSED = "refused"  # the connection is reset without an answer
+    VALID_EMPTY = "valid-empty"  # a good answer with nothing in it
+
+
+class StandInAavso:
+    """VSX and VSP on a port of 127.0.0.1; a context manager that serves in a thread.
+
+    Parameters
+    ----------
+    variables
+        Objects as VSX's JSON has them: every value a string, ``Name``, ``RA2000``,
+        ``Declination2000`` (degrees) at least.
+    comps
+        Entries as VSP's ``photometry`` has them. A chart holds those inside its field (a square on
+        the sky) and brighter than its limit in V, or in their first band.
+    port
+        0: any free one.
+    """
+
+    def __init__(
+        self,
+        variables: Iterable[Mapping[str, str]] = (),
+        comps: Iterable[Mapping[str, Any]] = (),
+        *,
+        port: int = 0,
+    ) -> None:
+        self.requests: Counter[Service] = Counter()
+        self.queries: list[tuple[Service, dict[str, str]]] = []
+        self._variables: list[dict[str, str]] = []
+        self._comps: dict[str, dict[str, Any]] = {}
+        self._charts: dict[str, dict[str, Any]] = {}
+        self._failures = dict.fromkeys(Service, Failure.NONE)
+        self._released = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.add(variables, comps)
+        handler = type("Handler", (_Handler,), {"aavso": self})
+        self._server = _Server((HOST, port), handler)
+
+    @classmethod
+    def from_directory(cls, directory: Path, *, port: int = 0) -> "StandInAavso":
+        """Return a stand-in for the ``vsx_object_*.json`` and ``vsp_chart_*.json`` there."""
+        variables: list[Mapping[str, str]] = []
+        for path in sorted(directory.glob("vsx_object_*.json")):
+            found = json.loads(path.read_text(encoding="utf-8"))["VSXObject"]
+            variables += found if isinstance(found, list) else [found]
+        comps: list[Mapping[str, Any]] = []
+        for path in sorted(directory.glob("vsp_chart_*.json")):
+            comps += json.loads(path.read_text(encoding="utf-8"))["photometry"]
+        return cls(variables, comps, port=port)
+
+    def add(
+        self, variables: Iterable[Mapping[str, str]] = (), comps: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        """Add stars; a comparison star of an AUID already there replaces it."""
+        self._variables += [dict(star) for star in variables]
+        self._comps |= {comp["auid"]: dict(comp) for comp in comps}
+
+    # ------------------------------------------------------------------------------------ serving
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._server.server_address[1])
+
+    @property
+    def vsx_url(self) -> str:
+        """What to put into ``[aavso] vsx_urls``."""
+        return f"http://{HOST}:{self.port}{VSX_PATH}"
+
+    @property
+    def vsp_url(self) -> str:
+        """What to put into ``[aavso] vsp_urls``."""
+        return f"http://{HOST}:{self.port}{VSP_PATH}"
+
+    def serve_forever(self) -> None:
+        """Serve in this thread until interrupted."""
+        try:
+            self._server.serve_forever(poll_interval=0.05)
+        finally:
+            self._released.set()
+            self._server.server_close()
+
+    def __enter__(self) -> "StandInAavso":
+        self._thread = threading.Thread(target=self.serve_forever, name="stand-in AAVSO")
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._released.set()
+        self._server.shutdown()
+        if self._thread is not None:
+            self._thread.join()
+
+    def fail(self, service: Service | str, failure: Failure | str) -> None:
+        """Let a service fail from now on; ``"none"`` mends it and releases who hangs."""
+        self._failures[Service(service)] = Failure(failure)
+        self._released.set()
+        self._released = threading.Event()
+
+    def failure(self, service: Service) -> Failure:
+        """Return how the service answers now."""
+        return self._failures[service]
+
+    def hang(self) -> None:
+        """Wait until somebody changes a failure or the stand-in closes."""
+        self._released.wait(HANG_S)
+
+    # ------------------------------------------------------------------------------------ answers
+
+    def state(self) -> dict[str, Any]:
+        """Return failures and counts, as ``/control`` shows them."""
+        return {
+            service.value: {
+                "fail": self._failures[service].value,
+                "requests": self.requests[service],
+            }
+            for service in Service
+        }
+
+    def vsx_object(self, name: str) -> dict[str, Any]:
+        """Return VSX's answer to ``view=api.object``."""
+        found = [star for star in self._variables if star["Name"].casefold() == name.casefold()]
+        if not found:
+            return {"VSXObject": []}
+        return {"VSXObject": found[0] if len(found) == 1 else found}
+
+    def vsx_list(self, ra_deg: float, dec_deg: float, radius_deg: float) -> dict[str, Any]:
+        """Return VSX's answer to ``view=api.list``."""
+        found = [
+            star
+            for star in self._variables
+            if np.hypot(*_offsets_deg(star_position(star), (ra_deg, dec_deg))) <= radius_deg
+        ]
+        return {"VSXObjects": {"VSXObject": found} if found else []}
+
+    def vsp_chart(
+        self, ra_deg: float, dec_deg: float, fov_arcmin: float, maglimit: float
+    ) -> dict[str, Any]:
+        """Return VSP's answer; the same request always gets the same chart id."""
+        centre = (ra_deg, dec_deg)
+        star: dict[str, str] = {}
+        for variable in self._variables:
+            if np.hypot(*_offsets_deg(star_position(variable), centre)) < SAME_STAR_DEG:
+                star = variable
+        empty = self._failures[Service.VSP] is Failure.VALID_EMPTY
+        name = chart_id(ra_deg, dec_deg, fov_arcmin, maglimit)
+        chart = {
+            "chartid": name,
+            "image_uri": "",
+            "star": star.get("Name", ""),
+            "fov": fov_arcmin,
+            "maglimit": maglimit,
+            "title": "",
+            "comment": "",
+            "resolution": 150,
+            "dss": False,
+            "special": None,
+            "photometry": []
+            if empty
+            else [
+                comp
+                for comp in self._comps.values()
+                if _brightness(comp) < maglimit
+                and np.max(np.abs(_offsets_deg(comp_position(comp), centre))) * 60 <= fov_arcmin / 2
+            ],
+            "auid": star.get("AUID", ""),
+            "ra": sexagesimal(ra_deg / 15.0, 2),
+            "dec": sexagesimal(dec_deg, 1),
+        }
+        self._charts[name] = chart
+        return chart
+
+    def known_chart(self, name: str) -> dict[str, Any] | None:
+        """Return a chart served before."""
+        return self._charts.get(name)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        # HTTPServer asks DNS for its own name here, which takes seconds on a machine without one.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = HOST, self.server_address[1]
+
+
+class _Refusal(Exception):
+    """The request is wrong: the status and what to say."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Handler(BaseHTTPRequestHandler):
+    aavso: ClassVar[StandInAavso]
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        try:
+            if url.path == "/control":
+                self._answer(self._control(query))
+            elif url.path == VSX_PATH:
+                self._serve(Service.VSX, query, lambda: self._vsx(query))
+            elif url.path.startswith(VSP_PATH):
+                name = url.path.removeprefix(VSP_PATH).strip("/")
+                self._serve(Service.VSP, query, lambda: self._vsp(name, query))
+            else:
+                self._text(404, "not found")
+        except _Refusal as refusal:
+            self._text(refusal.status, str(refusal))
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True  # the client gave up waiting
+
+    def _control(self, query: Mapping[str, str]) -> dict[str, Any]:
+        if "fail" in query:
+            try:
+                self.aavso.fail(query.get("service", ""), query["fail"])
+            except ValueError as error:
+                raise _Refusal(400, str(error)) from error
+        return self.aavso.state()
+
+    def _serve(self, service: Service, query: dict[str, str], answer: Any) -> None:
+        self.aavso.requests[service] += 1
+        self.aavso.queries.append((service, query))
+        match self.aavso.failure(service):
+            case Failure.SERVER_ERROR:
+                self._text(500, "<html><body>Internal Server Error</body></html>", "text/html")
+            case Failure.FORBIDDEN:
+                self._text(403, CHALLENGE_PAGE, "text/html")
+            case Failure.TOO_MANY:
+                self._text(429, "Too Many Requests")
+            case Failure.HTML:
+                self._text(200, CHALLENGE_PAGE, "text/html")
+            case Failure.EMPTY_BODY:
+                self._text(200, "", "application/json")
+            case Failure.CUT:
+                whole = json.dumps(answer())
+                self._text(200, whole[: len(whole) // 2], "application/json")
+            case Failure.HANG:
+                self.aavso.hang()
+                self.close_connection = True
+            case Failure.REFUSED:
+                self._reset()
+            case Failure.NONE | Failure.VALID_EMPTY:
+                self._answer(answer())
+
+    def _vsx(self, query: Mapping[str, str]) -> dict[str, Any]:
+        empty = self.aavso.failure(Service.VSX) is Failure.VALID_EMPTY
+        match query.get("view"):
+            case "api.object":
+                return {"VSXObject": []} if empty else self.aavso.vsx_object(query.get("ident", ""))
+            case "api.list":
+                return (
+                    {"VSXObjects": []}
+                    if empty
+                    else self.aavso.vsx_list(*_numbers(query, "ra", "dec", "radius"))
+                )
+            case view:
+                raise _Refusal(400, f"no view {view!r}")
+
+    def _vsp(self, name: str, query: Mapping[str, str]) -> dict[str, Any]:
+        if name:
+            chart = self.aavso.known_chart(name)
+            if chart is None:
+                raise _Refusal(404, f"no chart {name}")
+            return chart
+        ra_deg, dec_deg, fov_arcmin, maglimit = _numbers(query, "ra", "dec", "fov", "maglimit")
+        if fov_arcmin > MAX_FOV_ARCMIN and maglimit > WIDE_FIELD_MAGLIMIT:
+            raise _Refusal(400, "fov > 180 needs maglimit <= 12")
+        return self.aavso.vsp_chart(ra_deg, dec_deg, fov_arcmin, maglimit)
+
+    def _answer(self, content: Mapping[str, Any]) -> None:
+        self._text(200, json.dumps(content), "application/json")
+
+    def _text(self, status: int, text: str, kind: str = "text/plain") -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _reset(self) -> None:
+        """Close so that the client sees a reset connection instead of an end."""
+        at_once = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        self.connection.close()
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        log.debug(format, *args)
+
+
+def _numbers(query: Mapping[str, str], *names: str) -> list[float]:
+    try:
+        return [float(query[name]) for name in names]
+    except (KeyError, ValueError) as error:
+        raise _Refusal(400, f"wanted as numbers: {', '.join(names)}; {error!r}") from error
+
+
+def star_position(star: Mapping[str, str]) -> tuple[float, float]:
+    """Return RA and Dec in degrees of an object as VSX has it."""
+    return float(star["RA2000"]), float(star["Declination2000"])
+
+
+def comp_position(comp: Mapping[str, Any]) -> tuple[float, float]:
+    """Return RA and Dec in degrees of a star as VSP has it."""
+    hours, degrees = (
+        (-1 if text.startswith("-") else 1)
+        * float(np.dot([abs(float(part)) for part in text.split(":")], [1, 1 / 60, 1 / 3600]))
+        for text in (comp["ra"], comp["dec"])
+    )
+    return 15.0 * hours, degrees
+
+
+def _offsets_deg(star: tuple[float, float], centre: tuple[float, float]) -> np.ndarray:
+    """Return the offsets east and north of `star` from `centre` on the tangent plane, degrees."""
+    ra, dec, ra0, dec0 = np.radians([*star, *centre])
+    cosine = np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(ra - ra0)
+    if cosine <= 0:
+        return np.array([np.inf, np.inf])
+    east = np.cos(dec) * np.sin(ra - ra0) / cosine
+    north = np.cos(dec0) * np.sin(dec) - np.sin(dec0) * np.cos(dec) * np.cos(ra - ra0)
+    return np.degrees([east, north / cosine])
+
+
+def _brightness(comp: Mapping[str, Any]) -> float:
+    bands = {entry["band"]: entry["mag"] for entry in comp["bands"]}
+    return float(bands.get("V", next(iter(bands.values()), np.inf)))
+
+
+def chart_id(ra_deg: float, dec_deg: float, fov_arcmin: float, maglimit: float) -> str:
+    """Return an id shaped like VSP's, ``X42585ESI``, made from the request."""
+    text = f"{ra_deg:.4f} {dec_deg:.4f} {fov_arcmin:g} {maglimit:g}"
+    number = int(hashlib.sha256(text.encode()).hexdigest()[:12], 16)
+    digits, rest = number % 100_000, number // 100_000
+    letters = "".join(chr(ord("A") + rest // 26**power % 26) for power in range(3))
+    return f"X{digits:05d}{letters}"
+
+
+def sexagesimal(value: float, decimals: int) -> str:
+    """Return hours or degrees as VSP writes them: ``-05:22:31.2``, no sign when positive."""
+    unit = 10**decimals
+    total = round(abs(value) * 3600 * unit)
+    minutes, seconds = divmod(total, 60 * unit)
+    sign = "-" if value < 0 and total else ""
+    return (
+        f"{sign}{minutes // 60:02d}:{minutes % 60:02d}:"
+        f"{seconds // unit:02d}.{seconds % unit:0{decimals}d}"
+    )

@@ -1,0 +1,172 @@
+"""The solution of a frame out of that of another frame of the night: drift, turn, flip, refit."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wombat_dagster.domain import StarTable, WcsSolution
+from wombat_dagster.solvers.base import (
+    Reason,
+    Reference,
+    RungOptions,
+    SolveOutcome,
+    SolveRequest,
+)
+from wombat_dagster.solvers.fitting import MIN_MATCHED, Fit, is_supported, pixel_to_sky, refine
+from wombat_dagster.solvers.patterns import shift_votes, similarities
+
+VOTING_STARS = 50
+TURNED_STARS = 30
+MAX_DRIFT_FRAMES = 0.8  # of the longer side; a fifth of the stars must remain
+SCALE_RANGE = (0.98, 1.02)  # same telescope: focus and refraction change no more
+
+
+@dataclass(frozen=True, slots=True)
+class Propagator:
+    """Lays the stars of the request's reference frame on this frame's, then refits.
+
+    Against the request's star table where that suffices, which keeps errors of the reference
+    frame out; else against the reference frame's own stars.
+    """
+
+    name: str = "propagate"
+    version: str = "1"
+
+    def solve(self, request: SolveRequest, options: RungOptions) -> SolveOutcome:
+        """Carry the reference's solution over; `options` change nothing, it takes milliseconds."""
+        begun = time.perf_counter()
+        fit, database, reason, message = _propagated(request)
+        return SolveOutcome(
+            solver=self.name,
+            solver_version=self.version,
+            database=database,
+            solution=fit.solution if fit else None,
+            reason=reason,
+            message=message,
+            n_stars=len(request.detections),
+            n_matched=fit.n_matched if fit else None,
+            n_expected=fit.n_expected if fit else None,
+            rms_px=fit.rms_px if fit else None,
+            rms_arcsec=fit.rms_arcsec if fit else None,
+            reference_file=request.reference.file if request.reference else None,
+            seconds=time.perf_counter() - begun,
+        )
+
+
+def _propagated(
+    request: SolveRequest,
+) -> tuple[Fit | None, str | None, Reason | None, str]:
+    """Return the fit and the name of the stars it rests on, or why there is none."""
+    reference = request.reference
+    if reference is None:
+        return None, None, Reason.NO_MATCH, "no solved frame to start from"
+    n_here, n_there = len(request.detections), len(reference.detections)
+    if min(n_here, n_there) < MIN_MATCHED:
+        message = f"{n_here} stars here, {n_there} on {reference.file}, {MIN_MATCHED} wanted"
+        return None, None, Reason.NO_STARS, message
+    stars = _sky_of(reference)
+    for candidate in _candidates(request, reference):
+        fit = _refined(request, candidate, stars)
+        if fit is None:
+            continue
+        if request.star_table is not None:
+            absolute = _refined(request, fit.solution, request.star_table)
+            if absolute is not None:
+                return absolute, request.star_table.name, None, ""
+        return fit, stars.name, None, ""
+    message = f"{n_here} stars do not match the {n_there} of {reference.file}"
+    return None, None, Reason.NO_MATCH, message
+
+
+def _refined(request: SolveRequest, start: WcsSolution, table: StarTable) -> Fit | None:
+    fit = refine(
+        start,
+        request.detections,
+        table,
+        width_px=request.width_px,
+        height_px=request.height_px,
+        radii_px=(8.0, 4.0, 2.5),
+    )
+    if fit is None or not is_supported(fit.n_matched, fit.n_expected, fit.rms_px):
+        return None
+    return fit
+
+
+def _sky_of(reference: Reference) -> StarTable:
+    """Return the reference frame's stars as a table; magnitudes are instrumental."""
+    stars = reference.detections
+    ra, dec = pixel_to_sky(reference.solution, stars.x_px, stars.y_px)
+    return StarTable(
+        ra_deg=ra,
+        dec_deg=dec,
+        mag=-2.5 * np.log10(np.maximum(stars.flux_adu, 1e-9)),
+        name=reference.file,
+    )
+
+
+def _candidates(request: SolveRequest, reference: Reference) -> Iterator[WcsSolution]:
+    """Yield rough solutions: shifted; shifted and turned half round; turned anyhow."""
+    yield from _shifted(request, reference.solution, reference, turned=False)
+    flipped = _half_turned(reference.solution, request.width_px, request.height_px)
+    yield from _shifted(request, flipped, reference, turned=True)
+    yield from _turned(request, reference)
+
+
+def _shifted(
+    request: SolveRequest, solution: WcsSolution, reference: Reference, *, turned: bool
+) -> list[WcsSolution]:
+    here, there = request.detections, reference.detections
+    x, y = there.x_px[:VOTING_STARS], there.y_px[:VOTING_STARS]
+    if turned:
+        x, y = request.width_px - 1 - x, request.height_px - 1 - y
+    shifts = shift_votes(x, y, here.x_px[:VOTING_STARS], here.y_px[:VOTING_STARS])
+    return [
+        replace(solution, crpix_x=solution.crpix_x + dx, crpix_y=solution.crpix_y + dy)
+        for dx, dy, _ in shifts
+    ]
+
+
+def _half_turned(solution: WcsSolution, width_px: int, height_px: int) -> WcsSolution:
+    """Return the solution of the image turned by 180 degrees: after a meridian flip."""
+    return replace(
+        solution,
+        crpix_x=width_px + 1 - solution.crpix_x,
+        crpix_y=height_px + 1 - solution.crpix_y,
+        cd11=-solution.cd11,
+        cd12=-solution.cd12,
+        cd21=-solution.cd21,
+        cd22=-solution.cd22,
+    )
+
+
+def _turned(request: SolveRequest, reference: Reference) -> Iterator[WcsSolution]:
+    """Yield solutions for any turn of the camera, as alt-azimuth mounts and people make them."""
+    here, there = request.detections, reference.detections
+    x0, y0 = 0.5 * (request.width_px - 1), 0.5 * (request.height_px - 1)
+    longer_px = float(max(request.width_px, request.height_px))
+    found = similarities(
+        (here.x_px[:TURNED_STARS] - x0) + 1j * (here.y_px[:TURNED_STARS] - y0),
+        (there.x_px[:TURNED_STARS] - x0) + 1j * (there.y_px[:TURNED_STARS] - y0),
+        diagonal_px=float(np.hypot(request.width_px, request.height_px)),
+        scale_range=SCALE_RANGE,
+        centre_limit=MAX_DRIFT_FRAMES * longer_px,
+        parities=(False,),
+    )
+    old = reference.solution
+    for one in found:
+        # Old pixel = turn * new pixel + shift: chain the old CD matrix behind it.
+        c, s = one.turn.real, one.turn.imag
+        back = (x0 + 1.0) + 1j * (y0 + 1.0)
+        old_reference = complex(old.crpix_x, old.crpix_y)
+        new_reference = (old_reference - back - one.shift) / one.turn + back
+        yield replace(
+            old,
+            crpix_x=new_reference.real,
+            crpix_y=new_reference.imag,
+            cd11=old.cd11 * c + old.cd12 * s,
+            cd12=-old.cd11 * s + old.cd12 * c,
+            cd21=old.cd21 * c + old.cd22 * s,
+            cd22=-old.cd21 * s + old.cd22 * c,
+        )

@@ -1,0 +1,247 @@
+"""Finds where every frame of an observation points, and writes it into the reduced frames.
+
+The solvers are in `solvers`, the detection in `science`; here they meet files and the database.
+"""
+
+import logging
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from wombat_dagster.domain import (
+    Detections,
+    FrameSolution,
+    NoWcs,
+    Observation,
+    RawFrame,
+    ReducedFrame,
+    Reduction,
+    SolveStatus,
+    StarTable,
+    UnknownVariable,
+)
+from wombat_dagster.io_managers import read_product
+from wombat_dagster.resources import Observatory
+from wombat_dagster.science.astrometry import sky
+from wombat_dagster.science.detection import detect_stars
+from wombat_dagster.solvers.base import Reference, SolveRequest
+from wombat_dagster.solvers.catalogue import CatalogueSolver
+from wombat_dagster.solvers.ladder import (
+    first_good_frame,
+    propagate_frame,
+    solve_frame,
+    with_analysis,
+)
+from wombat_dagster.store.frames import read_reduced, replace_wcs
+
+log = logging.getLogger(__name__)
+
+SCALE_TOLERANCE = 0.05
+TABLE_RADIUS_DIAGONALS = 1.5  # the header may point half a frame off
+TABLE_RADIUS_UNKNOWN_SCALE_DEG = 5.0
+GOOD_FRAME_CANDIDATES = 100  # frames looked at to choose the one solved in full
+
+
+def solve_observation(
+    observatory: Observatory, observation: Observation, reduction: Reduction
+) -> tuple[FrameSolution, ...]:
+    """Solve every reduced frame, in time order, and write rows of ``WCS`` and header cards.
+
+    A frame solved before, with the same pixels, is not solved again.
+
+    Raises
+    ------
+    NoWcs
+        Not one frame could be solved.
+    VsxUnavailable
+        The headers say no position and VSX, which knows the target's, is away.
+    """
+    solved = _Night(observatory, observation, reduction).solve()
+    solved = tuple(
+        replace(s, raw_hash=frame.raw_hash)
+        for s, frame in zip(solved, reduction.frames, strict=True)
+    )
+    width, height = reduction.group.width_px, reduction.group.height_px
+    centres = {}
+    for solution, frame in zip(solved, reduction.frames, strict=True):
+        if solution.solution is not None:
+            replace_wcs(
+                observatory.layout.product_file(frame.path), solution.solution.header_cards()
+            )
+            ra, dec = sky(solution.solution, (width - 1) / 2, (height - 1) / 2)
+            centres[solution.file] = (float(ra), float(dec))
+    observatory.status.record_solutions(observation, solved, centres=centres)
+    unsolved = [s for s in solved if s.solution is None]
+    if len(unsolved) == len(solved):
+        reasons = Counter(s.reason for s in unsolved)
+        words = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
+        remark = next((s.message for s in unsolved if s.message), "")
+        raise NoWcs(f"0 of {len(solved)} frames solved ({words}) {remark}".rstrip())
+    return solved
+
+
+class _Night:
+    """The frames of one observation on their way to solutions."""
+
+    def __init__(
+        self, observatory: Observatory, observation: Observation, reduction: Reduction
+    ) -> None:
+        self._observatory, self._observation = observatory, observation
+        self._reduction = reduction
+        self._frames = reduction.frames
+        self._raw = {f.path: f for f in observatory.status.light_frames(observation)}
+        self._solutions: dict[int, FrameSolution] = self._known()
+        self._detections: dict[int, Detections] = {}
+        self._position = self._fallback_position()
+        self._table = self._star_table()
+        self._embedded = CatalogueSolver() if self._table is not None else None
+
+    def _known(self) -> dict[int, FrameSolution]:
+        """Return the solutions that an earlier run found for the same pixels."""
+        try:
+            before = read_product(self._observatory, "wcs_solutions", self._observation.key)
+        except FileNotFoundError:
+            return {}
+        by_hash = {s.raw_hash: s for s in before if s.solution is not None and s.raw_hash}
+        return {
+            i: replace(by_hash[frame.raw_hash], file=frame.raw)
+            for i, frame in enumerate(self._frames)
+            if frame.raw_hash in by_hash
+        }
+
+    def _fallback_position(self) -> tuple[float, float] | None:
+        """Return the target's place when a frame's header names none."""
+        if all(self._raw[f.raw].ra_hint_deg is not None for f in self._frames):
+            return None
+        if len(self._solutions) == len(self._frames):
+            return None
+        target = self._observatory.settings.for_target(self._observation.target)
+        if target is not None and target.ra_deg is not None and target.dec_deg is not None:
+            return target.ra_deg, target.dec_deg
+        try:
+            variable = self._observatory.vsx.variable(self._observation.target, target)
+        except UnknownVariable as unknown:
+            log.warning("no position in the headers, and %s", unknown)
+            return None
+        return variable.ra_deg, variable.dec_deg
+
+    def _hints(self, raw: RawFrame) -> tuple[float | None, float | None]:
+        if raw.ra_hint_deg is not None and raw.dec_hint_deg is not None:
+            return raw.ra_hint_deg, raw.dec_hint_deg
+        return self._position or (None, None)
+
+    def _scale(self, raw: RawFrame) -> float | None:
+        configured = self._observatory.settings.for_camera(
+            self._reduction.group.camera
+        ).pixel_scale_arcsec
+        return configured or raw.scale_hint_arcsec_px
+
+    def _star_table(self) -> StarTable | None:
+        raw = self._raw[self._frames[0].raw]
+        ra_deg, dec_deg = self._hints(raw)
+        if ra_deg is None or dec_deg is None:
+            return None
+        group, scale = self._reduction.group, self._scale(raw)
+        radius_deg = TABLE_RADIUS_UNKNOWN_SCALE_DEG
+        if scale is not None:
+            diagonal_deg = float(np.hypot(group.width_px, group.height_px)) * scale / 3600
+            radius_deg = TABLE_RADIUS_DIAGONALS * diagonal_deg
+        return self._observatory.stars_around(ra_deg, dec_deg, radius_deg)
+
+    def _stars(self, index: int) -> Detections:
+        if index not in self._detections:
+            image, mask, _ = read_reduced(self._path(self._frames[index]))
+            self._detections[index] = detect_stars(
+                image,
+                mask & 1 > 0,
+                saturation_adu=None,
+            )
+        return self._detections[index]
+
+    def _path(self, frame: ReducedFrame) -> Path:
+        return self._observatory.layout.product_file(frame.path)
+
+    def _request(self, index: int, reference: Reference | None) -> SolveRequest:
+        frame = self._frames[index]
+        raw = self._raw[frame.raw]
+        ra_deg, dec_deg = self._hints(raw)
+        settings = self._observatory.settings
+        return SolveRequest(
+            file=frame.raw,
+            image_path=self._path(frame),
+            width_px=self._reduction.group.width_px,
+            height_px=self._reduction.group.height_px,
+            scale_arcsec_px=self._scale(raw),
+            scale_tolerance=SCALE_TOLERANCE,
+            ra_deg=ra_deg,
+            dec_deg=dec_deg,
+            radius_deg=settings.solve.radius_deg,
+            detections=self._stars(index),
+            star_table=self._table,
+            reference=reference,
+            timeout_s=settings.astap.timeout_s,
+            snr_min=settings.solve.snr_min,
+        )
+
+    def solve(self) -> tuple[FrameSolution, ...]:
+        """Return one record per frame, in time order."""
+        todo = [i for i in range(len(self._frames)) if i not in self._solutions]
+        if todo and self._observatory.settings.solve.mode == "auto" and not self._solutions:
+            candidates = todo[:GOOD_FRAME_CANDIDATES]
+            best = first_good_frame([self._stars(i) for i in candidates])
+            if best is not None:
+                self._solve_in_full(candidates[best])
+        for index in todo:
+            if index not in self._solutions:
+                self._solve_one(index)
+        # Frames that came before the first solved one get their chance to be propagated to.
+        for index in todo:
+            if self._solutions[index].solution is None and self._reference(index) is not None:
+                self._solve_one(index)
+        n_solved = sum(s.solution is not None for s in self._solutions.values())
+        log.info("%s: %d of %d frames solved", self._observation.key, n_solved, len(self._frames))
+        return tuple(self._solutions[i] for i in range(len(self._frames)))
+
+    def _solve_one(self, index: int) -> None:
+        reference = self._reference(index)
+        if self._observatory.settings.solve.mode == "auto" and reference is not None:
+            carried = propagate_frame(self._request(index, reference), reference)
+            if carried.solution is not None:
+                self._solutions[index] = self._with_fov(carried)
+                return
+        self._solve_in_full(index)
+
+    def _solve_in_full(self, index: int) -> None:
+        request = self._request(index, self._reference(index))
+        astap = self._observatory.astap
+        solved = solve_frame(
+            request,
+            astap=astap,
+            embedded=self._embedded,
+            blind=self._observatory.settings.solve.blind,
+        )
+        if astap is not None:
+            analysis = astap.analyse(request.image_path, request.snr_min)
+            solved = with_analysis(solved, analysis, request.snr_min)
+        self._solutions[index] = self._with_fov(solved)
+
+    def _with_fov(self, solved: FrameSolution) -> FrameSolution:
+        if solved.solution is None:
+            return solved
+        height_deg = solved.solution.scale_y_arcsec_px * self._reduction.group.height_px / 3600
+        return replace(solved, fov_used_deg=height_deg)
+
+    def _reference(self, index: int) -> Reference | None:
+        """Return the solved frame nearest in time, None when there is none yet."""
+        solved = [i for i, s in self._solutions.items() if s.solution is not None]
+        if not solved:
+            return None
+        nearest = min(solved, key=lambda i: abs(i - index))
+        record = self._solutions[nearest]
+        assert record.solution is not None
+        assert record.status in (SolveStatus.SOLVED, SolveStatus.PROPAGATED)
+        return Reference(
+            solution=record.solution, detections=self._stars(nearest), file=record.file
+        )

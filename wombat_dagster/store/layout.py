@@ -1,0 +1,849 @@
+"""Where every file lives, and what lies in ./data.
+
+The one place that joins paths. A name that a person chose becomes part of a path only after
+`domain.slug`; a path that would leave its root is refused. The scan opens each new file once and
+decides which frames count; it changes nothing on disk. Only `sort_flats` moves raw files, and never
+over another one. What a single file says is in `frames` and `headers`.
+"""
+
+import datetime as dt
+import errno
+import hashlib
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from wombat_dagster.config import Settings
+from wombat_dagster.domain import FrameGroup, FrameKind, Observation, RawFrame, slug
+from wombat_dagster.store import frames as fits_files
+from wombat_dagster.store import headers
+from wombat_dagster.store.frames import FILTER_ASSUMED, FilterOfCamera, UnreadableFrame
+
+FITS_NAME = re.compile(r"\.(fits|fit|fts)(\.(gz|fz))?$", re.IGNORECASE)
+MASTER_NAME = re.compile(r"^m(?P<kind>bias|flat|dark)(?P<rest>.*)$", re.IGNORECASE)
+GROUP_SUFFIX = re.compile(r"_\d+x\d+_bin\d+(x\d+)?$")
+MAX_DEPTH = 12  # directories below the data root; links can multiply paths without end
+JOURNAL = PurePosixPath(".wombat/moves.jsonl")  # under the data root
+
+# Directory names of the single filters people use; anything else names a program or a series.
+# fmt: off
+FILTER_DIRECTORIES = frozenset((
+    "U", "B", "V", "R", "I", "u", "g", "r", "i", "z", "y", "u'", "g'", "r'", "i'", "z'", "up",
+    "gp", "rp", "ip", "zp", "Rc", "Ic", "SU", "SG", "SR", "SI", "SZ", "TB", "TG", "TR", "CV",
+    "CR", "Clear", "Open", "L", "Lum", "Luminance", "Red", "Green", "Blue", "Ha", "OIII", "SII",
+))
+# fmt: on
+_KIND_DIRECTORIES = (  # in this order: flat darks are darks
+    (FrameKind.DARK, re.compile(r"^(darks?|dark[-_ ]?flats?|flat[-_ ]?darks?)([-_ .].*)?$", re.I)),
+    (FrameKind.BIAS, re.compile(r"^bias(es)?([-_ .].*)?$", re.I)),
+    (FrameKind.FLAT, re.compile(r"^flats?([-_ .].*|wizard.*)?$", re.I)),
+    (FrameKind.LIGHT, re.compile(r"^lights?$", re.I)),
+)
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?!\d)")
+_KEY_PART = re.compile(r"[A-Za-z0-9+-][A-Za-z0-9.+-]*(_[A-Za-z0-9.+-]+)*")
+
+
+def parse_night_date(directory_name: str) -> dt.date | None:
+    """Return the date a night's directory is named for; None when it is no night.
+
+    ``20251015``, ``2025-10-15``, ``2025_10_15``, each with or without prefix or suffix
+    (``1-20161109``, ``20251015_b``). Of several the first possible one.
+    """
+    for year, _, month, day in _DATE.findall(directory_name):
+        try:
+            return dt.date(int(year), int(month), int(day))
+        except ValueError:
+            continue
+    return None
+
+
+# ------------------------------------------------------------------------------- walking the disk
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "$")) or name == "System Volume Information"
+
+
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    """Return what is visible in a directory, real entries before links, then by name."""
+    try:
+        with os.scandir(directory) as listing:
+            visible = [entry for entry in listing if not _is_hidden(entry.name)]
+    except OSError:  # unreadable, or gone while we looked
+        return []
+    return sorted(visible, key=lambda entry: (entry.is_symlink(), entry.name))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads round in a circle
+        return False
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what is the same for two names of one file, or None when it cannot be told."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if status.st_ino else None
+
+
+def _files_below(
+    directory: Path, *, seen: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[Path]:
+    """Yield the raw FITS files of a directory and everything below, in a fixed order.
+
+    Links to directories are followed, but never back to a directory that lies above (`seen`).
+    Files of a directory come before those of its sub-directories.
+    """
+    identity = _identity(directory)
+    if identity is None or identity in seen:
+        return
+    entries = _entries(directory)
+    for entry in entries:
+        if is_raw_name(entry.name) and not _is_directory(entry):
+            yield directory / entry.name
+    if len(seen) > MAX_DEPTH:
+        return
+    for entry in entries:
+        if _is_directory(entry):
+            yield from _files_below(directory / entry.name, seen=seen | {identity})
+
+
+def is_raw_name(name: str) -> bool:
+    """Return whether a file name is that of a raw frame: FITS, not hidden, not a master."""
+    return FITS_NAME.search(name) is not None and not (_is_hidden(name) or MASTER_NAME.match(name))
+
+
+def _is_storable(path: Path) -> bool:
+    """Return whether a path is text: Linux allows names that are none, a database does not."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _printable(path: Path) -> str:
+    return str(path).encode(errors="backslashreplace").decode()
+
+
+# --------------------------------------------------------------------------- nights and their parts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightDirectory:
+    """A night's directory: its name verbatim, its date, its path."""
+
+    name: str
+    date: dt.date
+    path: Path
+
+
+def night_directories(data_root: Path) -> tuple[NightDirectory, ...]:
+    """Return the nights directly below the data root, by date, then name."""
+    nights = [
+        NightDirectory(name=entry.name, date=date, path=data_root / entry.name)
+        for entry in _entries(data_root)
+        if (date := parse_night_date(entry.name)) is not None
+        and _is_directory(entry)
+        and _is_storable(data_root / entry.name)
+    ]
+    return tuple(sorted(nights, key=lambda night: (night.date, night.name)))
+
+
+def kind_of_directory(name: str) -> FrameKind | None:
+    """Return what the frames of ``Bias``, ``Flats``, ``FlatV``, ``Light`` … in a night are."""
+    for kind, pattern in _KIND_DIRECTORIES:
+        if pattern.match(name):
+            return kind
+    return FrameKind.FLAT if _filter_after_flat(name) else None
+
+
+def _filter_after_flat(name: str) -> str | None:
+    """Return V for ``FlatV``, ``Flat-V`` and ``Flat_V``; None for ``Flat`` and ``Flats``."""
+    found = re.match(r"^flats?[-_ .]?(?P<filter>.+)$", name, re.IGNORECASE)
+    return found["filter"] if found and found["filter"] in FILTER_DIRECTORIES else None
+
+
+def _directory_filter(parts: Sequence[str]) -> str | None:
+    """Return the filter that the innermost filter-named directory of a path names."""
+    for part in reversed(parts):
+        if part in FILTER_DIRECTORIES:
+            return part
+        if (filter := _filter_after_flat(part)) is not None:
+            return filter
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RawFile:
+    """A file in a night, and what its place says of it."""
+
+    path: Path
+    kind: FrameKind
+    target: str | None
+    directory_filter: str | None
+    misplaced: str | None = None  # the reason, when the place itself is wrong
+
+
+def _night_files(night: NightDirectory) -> Iterator[_RawFile]:
+    """Yield the raw files of one night by kind; what lies outside the kinds is not yielded."""
+    above = (_identity(night.path.parent), _identity(night.path))
+    seen = frozenset(identity for identity in above if identity is not None)
+    for entry in _entries(night.path):
+        kind = kind_of_directory(entry.name)
+        if kind is None or not _is_directory(entry):
+            continue
+        directory = night.path / entry.name
+        for path in _files_below(directory, seen=seen):
+            inside = path.relative_to(directory).parts[:-1]
+            if kind is FrameKind.LIGHT:
+                yield _light_file(path, inside)
+            else:
+                filter = _directory_filter((entry.name, *inside))
+                is_flat = kind is FrameKind.FLAT
+                yield _RawFile(
+                    path=path,
+                    kind=kind,
+                    target=None,
+                    directory_filter=filter if is_flat else None,
+                )
+
+
+def _light_file(path: Path, inside: tuple[str, ...]) -> _RawFile:
+    """Return a light frame: the first directory inside Light is its target."""
+    return _RawFile(
+        path=path,
+        kind=FrameKind.LIGHT,
+        target=inside[0] if inside else None,
+        directory_filter=_directory_filter(inside[1:]),
+        misplaced=None if inside else "lies directly in Light, one directory per target is wanted",
+    )
+
+
+# ----------------------------------------------------------------------------------------- the scan
+
+_SAME_PIXELS = "same pixels as "
+_OTHER_GROUP = ", observation is "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightScan:
+    """One night's directory with its raw frames, quarantined ones included (`reason`)."""
+
+    directory: NightDirectory
+    frames: tuple[RawFrame, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_lights(self) -> bool:
+        """True when there is a light frame, usable or not: a night without is ignored."""
+        return any(frame.kind is FrameKind.LIGHT for frame in self.frames)
+
+    def usable(self, kind: FrameKind) -> tuple[RawFrame, ...]:
+        """Return the frames of a kind that are not quarantined."""
+        return tuple(f for f in self.frames if f.kind is kind and f.reason is None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanResult:
+    """Everything below ./data."""
+
+    nights: tuple[NightScan, ...]
+
+    @property
+    def frames(self) -> tuple[RawFrame, ...]:
+        """All raw frames of all nights."""
+        return tuple(frame for night in self.nights for frame in night.frames)
+
+    @property
+    def quarantined(self) -> tuple[RawFrame, ...]:
+        """The frames that cannot be used, each with its reason."""
+        return tuple(frame for frame in self.frames if frame.reason is not None)
+
+
+def scan_data(
+    data_root: Path,
+    *,
+    known: Mapping[str, RawFrame] | None = None,
+    filter_of_camera: FilterOfCamera | None = None,
+    only: Collection[str] | None = None,
+) -> ScanResult:
+    """Return the nights below `data_root` with every raw frame, usable or quarantined.
+
+    Parameters
+    ----------
+    known
+        Frames of an earlier scan by `RawFrame.path`: a file of unchanged size and time is not
+        opened again, unless it was quarantined or its filter was not its own.
+    filter_of_camera
+        The filter of frames that name none, by camera (`config.InstrumentSettings.filter`).
+    only
+        Names of night directories; the other nights are left out. Directories of the same date
+        are scanned with them, because the same pixels count once in a night.
+
+    Notes
+    -----
+    Order decides between equals and is fixed: by night directory, then shallower paths first, then
+    by name. Nothing on disk is changed and no file makes the scan fail.
+    """
+    nights = night_directories(data_root)
+    if only is not None:
+        dates = {night.date for night in nights if night.name in only}
+        nights = tuple(night for night in nights if night.date in dates)
+    scans = [
+        _read_night(night, data_root, known=known or {}, filter_of_camera=filter_of_camera)
+        for night in nights
+    ]
+    judged = _judged_together([frame for scan in scans for frame in scan.frames])
+    return ScanResult(
+        nights=tuple(
+            replace(scan, frames=tuple(judged[frame.path] for frame in scan.frames))
+            for scan in scans
+        )
+    )
+
+
+def _read_night(
+    night: NightDirectory,
+    data_root: Path,
+    *,
+    known: Mapping[str, RawFrame],
+    filter_of_camera: FilterOfCamera | None,
+) -> NightScan:
+    """Return a night's frames, each judged alone; a file reached by two ways is listed once."""
+    raw_files = sorted(_night_files(night), key=lambda raw: (len(raw.path.parts), str(raw.path)))
+    read: list[RawFrame] = []
+    notes: list[str] = []
+    seen: set[tuple[FrameKind, str | None, tuple[int, int]]] = set()
+    for raw in raw_files:
+        if not _is_storable(raw.path):
+            notes.append(f"{_printable(raw.path)}: the name is no text (UTF-8), file ignored")
+            continue
+        identity = _identity(raw.path)
+        if identity is not None:
+            if (raw.kind, raw.target, identity) in seen:
+                continue  # a link to a file that is listed already
+            seen.add((raw.kind, raw.target, identity))
+        read.append(_frame(raw, night, data_root, known=known, filter_of_camera=filter_of_camera))
+    loose = [entry.name for entry in _entries(night.path) if is_raw_name(entry.name)]
+    if loose:
+        notes.append(
+            f"{len(loose)} FITS files lie directly in {night.name}, not in Bias, Dark, Flat or"
+            " Light: ignored"
+        )
+    return NightScan(directory=night, frames=tuple(read), notes=tuple(notes))
+
+
+def _frame(
+    raw: _RawFile,
+    night: NightDirectory,
+    data_root: Path,
+    *,
+    known: Mapping[str, RawFrame],
+    filter_of_camera: FilterOfCamera | None,
+) -> RawFrame:
+    """Return one file's frame: the known one when the file has not changed, else read anew."""
+    before = known.get(raw.path.relative_to(data_root).as_posix())
+    if before is not None and _is_unchanged(before, raw, night):
+        return replace(before, reason=raw.misplaced)
+    frame = fits_files.read_raw_frame(
+        raw.path,
+        data_root=data_root,
+        night_directory=night.name,
+        date=night.date,
+        kind=raw.kind,
+        target=raw.target,
+        directory_filter=raw.directory_filter,
+        filter_of_camera=filter_of_camera,
+    )
+    return replace(frame, reason=frame.reason or raw.misplaced)
+
+
+def _is_unchanged(before: RawFrame, raw: _RawFile, night: NightDirectory) -> bool:
+    """Return whether a known frame may stand for the file.
+
+    A frame quarantined for itself is read again, and one whose filter was assumed: the
+    configuration may have changed. Verdicts against other frames are passed anew in any case.
+    """
+    reason = before.reason or ""
+    is_ours = reason.startswith(_SAME_PIXELS) or _OTHER_GROUP in reason or reason == raw.misplaced
+    if reason and not is_ours:
+        return False
+    if any(words.startswith(FILTER_ASSUMED) for words in before.warnings):
+        return False
+    if (before.date, before.kind, before.target) != (night.date, raw.kind, raw.target):
+        return False
+    try:
+        status = raw.path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (before.size_bytes, before.mtime_ns)
+
+
+def _judged_together(frames: Sequence[RawFrame]) -> dict[str, RawFrame]:
+    """Return the frames by path, with the verdicts that take more than one frame."""
+    judged = {frame.path: frame for frame in frames}
+    judged |= {frame.path: frame for frame in _duplicates(frames)}
+    judged |= {frame.path: frame for frame in _odd_groups(list(judged.values()))}
+    return judged
+
+
+def _duplicates(frames: Iterable[RawFrame]) -> Iterator[RawFrame]:
+    """Yield, quarantined, every usable frame whose pixels an earlier one has.
+
+    The same pixels count once among the calibrations of a kind, and once in a target. Two targets
+    may share a frame: two variables in one field.
+    """
+    first: dict[tuple[object, ...], str] = {}
+    for frame in frames:
+        if frame.reason is not None or frame.pixel_hash is None:
+            continue
+        identity = (frame.date, frame.kind, frame.target, frame.pixel_hash)
+        original = first.setdefault(identity, frame.path)
+        if original != frame.path:
+            yield replace(frame, reason=f"{_SAME_PIXELS}{original}")
+
+
+def _odd_groups(frames: Iterable[RawFrame]) -> Iterator[RawFrame]:
+    """Yield, quarantined, the lights not of the shape, binning and camera of their observation.
+
+    The group with most exposure time is the observation; of equals the one with more frames, then
+    with more pixels.
+    """
+    observations: dict[tuple[object, ...], dict[FrameGroup, list[RawFrame]]]
+    observations = defaultdict(lambda: defaultdict(list))
+    for frame in frames:
+        if frame.kind is FrameKind.LIGHT and frame.reason is None and frame.group is not None:
+            observations[frame.date, frame.target, frame.filter][frame.group].append(frame)
+    for groups in observations.values():
+        main = max(groups, key=lambda group: _weight(group, groups[group]))
+        for group, members in groups.items():
+            if group != main:
+                words = _difference(group, main)
+                yield from (replace(frame, reason=words) for frame in members)
+
+
+def _weight(group: FrameGroup, members: Sequence[RawFrame]) -> tuple[float, int, int, str]:
+    exposure_s = sum(frame.exposure_s or 0.0 for frame in members)
+    return exposure_s, len(members), group.width_px * group.height_px, str(group)
+
+
+def _difference(group: FrameGroup, main: FrameGroup) -> str:
+    """Return in words what sets two groups apart: ``256x256 1x1, observation is …``."""
+    if group.shape_words != main.shape_words:
+        return f"{group.shape_words}{_OTHER_GROUP}{main.shape_words}"
+    if group.camera != main.camera:
+        return f"camera {group.camera}{_OTHER_GROUP}{main.camera}"
+    return f"readout {group.readout}{_OTHER_GROUP}{main.readout}"
+
+
+# --------------------------------------------------------------------- has a directory settled yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightSignatures:
+    """Signatures of a night's parts: names, sizes and times of their raw files.
+
+    `calibration` is None without calibration frames. `targets` is by target directory.
+    """
+
+    calibration: str | None
+    targets: Mapping[str, str]
+
+
+def signature(files: Iterable[Path]) -> str:
+    """Return a short hash of names, sizes and times: equal while nothing is being copied.
+
+    Directories do not count, so that sorting flats does not unsettle a night.
+    """
+    lines: set[str] = set()
+    for path in files:
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # gone between listing and looking: the next tick sees it gone
+        lines.add(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n")
+    digest = hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def night_signatures(night: NightDirectory) -> NightSignatures:
+    """Return the signatures of a night's calibrations and of each of its targets.
+
+    No file is opened. Masters do not count, so that making one does not unsettle the night.
+    """
+    calibration: list[Path] = []
+    targets: dict[str, list[Path]] = defaultdict(list)
+    for raw in _night_files(night):
+        if raw.kind is not FrameKind.LIGHT:
+            calibration.append(raw.path)
+        elif raw.target is not None and _is_storable(raw.path):
+            targets[raw.target].append(raw.path)
+    return NightSignatures(
+        calibration=signature(calibration) if calibration else None,
+        targets={target: signature(files) for target, files in targets.items()},
+    )
+
+
+# -------------------------------------------------------------------------------- paths of products
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The roots, and the path of every file below them."""
+
+    data: Path
+    products: Path
+    cache: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Layout":
+        """Return the layout that ``wombat.toml`` asks for, with absolute roots."""
+        return cls(
+            data=settings.path(settings.data),
+            products=settings.path(settings.products),
+            cache=settings.path(settings.cache),
+        )
+
+    def raw_path(self, relative: str) -> Path:
+        """Return the file of `RawFrame.path`. Raises ValueError when it would leave the root."""
+        return _below(self.data, relative)
+
+    def product_file(self, relative: str) -> Path:
+        """Return the file of a path relative to the products, `ReducedFrame.path` for one."""
+        return _below(self.products, relative)
+
+    def night_dir(self, night_directory: str) -> Path:
+        """Return a night's directory in the data. Raises ValueError when the name is no night."""
+        if len(PurePosixPath(night_directory).parts) != 1 or "\\" in night_directory:
+            raise ValueError(f"{night_directory!r} is no name of a directory")
+        if parse_night_date(night_directory) is None:
+            raise ValueError(f"{night_directory!r} is not named for a date")
+        return _below(self.data, night_directory)
+
+    def master_path(
+        self,
+        night_directory: str,
+        kind: FrameKind,
+        *,
+        group: FrameGroup,
+        is_main_group: bool,
+        filter: str | None = None,
+        exposure_s: float | None = None,
+        filters_of_night: Iterable[str] = (),
+    ) -> Path:
+        """Return where a master goes: ``mbias.fits``, ``mflatV.fits``, ``mdark1.5.fits``.
+
+        Outside the night's main group the name ends in ``_{nx}x{ny}_bin{b}``. `filters_of_night`
+        settles a clash: on a Mac ``mflatr`` and ``mflatR`` are one file, so r becomes ``r_lc``.
+        """
+        if kind is FrameKind.BIAS:
+            stem = "mbias"
+        elif kind is FrameKind.FLAT and filter is not None:
+            stem = f"mflat{filter_part(filter, filters_of_night)}"
+        elif kind is FrameKind.DARK and exposure_s is not None:
+            stem = f"mdark{slug(f'{exposure_s:.6g}')}"
+        else:
+            raise ValueError(f"no master of {kind} with filter {filter}, exposure {exposure_s} s")
+        if not is_main_group:
+            across, _, down = group.binning.partition("x")
+            binning = across if across == down else group.binning
+            stem += f"_{group.width_px}x{group.height_px}_bin{slug(binning)}"
+        return self.night_dir(night_directory) / f"{stem}.fits"
+
+    def observation_dir(self, observation: Observation | str) -> Path:
+        """Return ``products/<night>/<target>/<filter>`` of an observation or its partition key.
+
+        The key's parts are slugs already. Raises ValueError when they are not: a name that a
+        person or a program made up never becomes a path.
+        """
+        key = observation if isinstance(observation, str) else observation.key
+        return self.products.joinpath(*_key_parts(key))
+
+    def product_path(self, observation: Observation | str, name: str) -> Path:
+        """Return a file in an observation's directory: ``light_curve.png``, ``settings.toml``."""
+        return self.observation_dir(observation) / slug(name)
+
+    def reduced_path(self, observation: Observation | str, label: str) -> Path:
+        """Return the reduced frame of a raw one. `label` is from `frame_labels`."""
+        return self.observation_dir(observation) / "reduced" / f"{slug(label)}.fits"
+
+    def phot_table_path(self, observation: Observation | str) -> Path:
+        """Return ``{target}_{YYYYMMDD}_phot.tbl``, the owner's name for the measurement table."""
+        directory = self.observation_dir(observation)
+        night, target = directory.parts[-3], directory.parts[-2]
+        return directory / f"{target}_{night}_phot.tbl"
+
+    def relative_to_products(self, path: Path) -> str:
+        """Return a product's path as the database holds it."""
+        return path.relative_to(self.products).as_posix()
+
+    def relative_to_data(self, path: Path) -> str:
+        """Return a path below the data root as the database holds it."""
+        return path.relative_to(self.data).as_posix()
+
+
+def _below(root: Path, relative: str) -> Path:
+    """Return a path below `root`; ValueError for one that is absolute or goes up."""
+    parts = PurePosixPath(relative).parts
+    if not parts or parts[0].startswith("/") or ".." in parts or "\0" in relative:
+        raise ValueError(f"{relative!r} does not lie below {root}")
+    return root.joinpath(*parts)
+
+
+def _key_parts(key: str) -> list[str]:
+    parts = key.split("__")
+    if len(parts) != 3 or not all(_KEY_PART.fullmatch(part) for part in parts):
+        raise ValueError(f"{key!r} is no observation's key (20251015__TX_Eri__V)")
+    return parts
+
+
+def filter_part(filter: str, others: Iterable[str] = ()) -> str:
+    """Return a filter as a part of a file name, distinct from the `others` on any disk.
+
+    Where names differ only in case, or in what a slug drops, the first in ASCII order, the
+    upper-case one, keeps its name and the others get ``_lc``, ``_lc2``, …
+    """
+    plain = slug(filter)
+    rivals = {name for name in others if slug(name).casefold() == plain.casefold()} | {filter}
+    rank = sorted(rivals).index(filter)
+    return plain if rank == 0 else f"{plain}_lc{rank if rank > 1 else ''}"
+
+
+def frame_labels(paths: Iterable[str]) -> dict[str, str]:
+    """Return a distinct file-name-safe label for each raw frame's path: its name without suffix.
+
+    Where two frames of an observation have the same name, all but the first (shallower, then by
+    name) get six digits of their path's hash.
+    """
+    labels: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in sorted(set(paths), key=lambda p: (p.count("/"), p)):
+        label = slug(FITS_NAME.sub("", PurePosixPath(path).name))
+        if label.casefold() in taken:
+            label = f"{label}-{hashlib.sha256(path.encode()).hexdigest()[:6]}"
+        taken.add(label.casefold())
+        labels[path] = label
+    return labels
+
+
+# ------------------------------------------------------------------------- masters that are there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundMaster:
+    """A master frame on disk, ours or a person's.
+
+    `our_hash` is the content hash in its header, None when wombat did not make it: then it is
+    theirs and never overwritten. `reason` says why it cannot be used.
+    """
+
+    path: Path
+    kind: FrameKind
+    filter: str | None
+    exposure_s: float | None
+    group: FrameGroup | None
+    our_hash: str | None
+    reason: str | None = None
+
+
+def find_masters(night_dir: Path) -> tuple[FoundMaster, ...]:
+    """Return the masters of a night: in its directory, and in Bias, Flat and Dark.
+
+    Filter and exposure are the header's, else what the name says (``mflatV``, ``mdark180``).
+    """
+    directories = [night_dir]
+    for entry in _entries(night_dir):
+        kind = kind_of_directory(entry.name)
+        if kind not in {None, FrameKind.LIGHT} and _is_directory(entry):
+            directories.append(night_dir / entry.name)
+    return tuple(
+        _found_master(directory / entry.name)
+        for directory in directories
+        for entry in _entries(directory)
+        if MASTER_NAME.match(entry.name)
+        and FITS_NAME.search(entry.name)
+        and not _is_directory(entry)
+    )
+
+
+def _found_master(path: Path) -> FoundMaster:
+    found = MASTER_NAME.match(FITS_NAME.sub("", path.name))
+    assert found is not None
+    kind = FrameKind(found["kind"].lower())
+    words = GROUP_SUFFIX.sub("", found["rest"]).strip("-_ ") or None
+    filter = words if kind is FrameKind.FLAT else None
+    exposure_s = headers.as_number((words or "").rstrip("s")) if kind is FrameKind.DARK else None
+    try:
+        header = fits_files.read_header(path)
+    except UnreadableFrame as error:
+        return FoundMaster(
+            path=path,
+            kind=kind,
+            filter=filter,
+            exposure_s=exposure_s,
+            group=None,
+            our_hash=None,
+            reason=error.reason,
+        )
+    stated_s = headers.exposure_s(header)
+    return FoundMaster(
+        path=path,
+        kind=kind,
+        filter=(headers.filter_name(header) or filter) if kind is FrameKind.FLAT else None,
+        exposure_s=exposure_s if stated_s is None else stated_s,
+        group=fits_files.frame_group(header),
+        our_hash=headers.text(header, fits_files.HASH_CARD),
+    )
+
+
+# -------------------------------------------------------------------------------- sorting the flats
+
+Journal = Callable[[Mapping[str, str]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SortedFlats:
+    """What `sort_flats` did: pairs of old and new path below the data root, and what it met."""
+
+    moved: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def sort_flats(
+    night_dir: Path,
+    frames: Iterable[RawFrame],
+    *,
+    mode: Literal["move", "link", "off"],
+    journal: Journal | Path | None = None,
+) -> SortedFlats:
+    """Sort the flats of several filters in one directory into ``Flat/FlatV``, ``Flat/FlatB``, …
+
+    `frames` are the night's (others are ignored). Only flats whose own header names the filter are
+    touched, and only in a directory that holds more than one filter. A move is a rename on the
+    same volume; a place that is taken stays as it is, with a warning. Every move is journalled
+    before and after (default: ``.wombat/moves.jsonl`` below the data root). Interrupted, it can be
+    run again; on a disk that cannot be written it does nothing and says so. Scan again afterwards.
+    """
+    if mode == "off":
+        return SortedFlats()
+    data_root = night_dir.parent
+    moves = _planned_moves(night_dir, frames)
+    if not moves:
+        return SortedFlats()
+    record = journal if callable(journal) else _journal_file(journal or data_root / JOURNAL)
+    moved: list[tuple[str, str]] = []
+    warnings: list[str] = []
+    for source, destination in moves:
+        old, new = (p.relative_to(data_root).as_posix() for p in (source, destination))
+        entry = {"mode": mode, "from": old, "to": new}
+        try:
+            if _is_done(source, destination, mode=mode):
+                continue
+            _check_writable(source.parent)
+            record({"event": "intended", **entry})
+            _place(source, destination, mode=mode)
+            record({"event": "done", **entry})
+        except FileExistsError:
+            warnings.append(f"{old} not moved: {new} is there already")
+        except FileNotFoundError:
+            warnings.append(f"{old} not moved: it is no longer there")
+        except OSError as error:
+            warnings.append(f"flats left where they are: {error.strerror} ({old})")
+            break  # a disk that refuses one will refuse all
+        else:
+            moved.append((old, new))
+    return SortedFlats(moved=tuple(moved), warnings=tuple(warnings))
+
+
+def _planned_moves(night_dir: Path, frames: Iterable[RawFrame]) -> list[tuple[Path, Path]]:
+    """Return (from, to) for every flat that lies mixed with other filters."""
+    by_directory: dict[Path, list[tuple[Path, str]]] = defaultdict(list)
+    below_root: dict[Path, set[str]] = defaultdict(set)
+    for frame in frames:
+        names_filter = not any(words.startswith(FILTER_ASSUMED) for words in frame.warnings)
+        if frame.night_directory != night_dir.name or frame.kind is not FrameKind.FLAT:
+            continue
+        path = night_dir.parent / frame.path
+        # A relative link would lead nowhere from another directory: it stays.
+        if frame.filter is None or not names_filter or path.is_symlink():
+            continue
+        root = night_dir / path.relative_to(night_dir).parts[0]
+        by_directory[path.parent].append((path, frame.filter))
+        below_root[root].add(frame.filter)
+    moves = []
+    for directory, members in sorted(by_directory.items()):
+        root = night_dir / directory.relative_to(night_dir).parts[0]
+        filters = {filter for _, filter in members}
+        # The root itself counts as mixed while sorted ones lie below it: a killed run goes on.
+        is_mixed = len(filters) > 1 or (directory == root and len(below_root[root]) > 1)
+        for path, filter in sorted(members) if is_mixed else ():
+            place = root / f"Flat{filter_part(filter, below_root[root])}"
+            if place != directory:
+                moves.append((path, place / path.name))
+    return moves
+
+
+def _is_done(source: Path, destination: Path, *, mode: str) -> bool:
+    """Return whether an earlier run has linked this flat already."""
+    return mode == "link" and destination.exists() and source.samefile(destination)
+
+
+def _check_writable(directory: Path) -> None:
+    """Raise OSError for a read-only disk or directory, before anything is journalled."""
+    if not os.access(directory, os.W_OK):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(directory))
+
+
+def _place(source: Path, destination: Path, *, mode: str) -> None:
+    """Give `source` its new name, keeping the old one in mode link; never replaces a file.
+
+    Raises FileExistsError when the place is taken by another file.
+    """
+    destination.parent.mkdir(exist_ok=True)
+    try:
+        os.link(source, destination)  # unlike a rename, this fails when the place is taken
+    except FileExistsError:
+        if mode == "link" or not source.samefile(destination):
+            raise
+        # The same file under both names: an earlier run was killed before the last step.
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        _place_without_hard_links(source, destination, mode=mode)
+        return
+    if mode == "move":
+        source.unlink()
+
+
+def _place_without_hard_links(source: Path, destination: Path, *, mode: str) -> None:
+    """Do as `_place` on a volume that knows no hard links (exFAT, many network shares)."""
+    if os.path.lexists(destination):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(destination))
+    if mode == "move":
+        source.rename(destination)  # fails across volumes, which is wanted: nothing is copied
+    else:
+        destination.symlink_to(os.path.relpath(source, destination.parent))
+
+
+def _journal_file(path: Path) -> Journal:
+    """Return a journal that appends one JSON line per event, on the disk before it returns."""
+
+    def record(entry: Mapping[str, str]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+        with path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps({"time": time, **entry}, ensure_ascii=False) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    return record

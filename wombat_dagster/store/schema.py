@@ -1,0 +1,171 @@
+"""The tables of ``wombatpipeline`` and their migrations.
+
+The owner's tables `target`, `cal` and `WCS` keep their names and columns; what is added later is a
+new migration at the end of this file, never an edit of an old one. Dates are ISO texts. NULL and 0
+both mean "not done yet".
+"""
+
+import datetime as dt
+import sqlite3
+from pathlib import Path
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+BUSY_TIMEOUT_S = 60.0
+
+migrations = Migrations("wombatpipeline")
+
+_TABLES = """
+CREATE TABLE target (
+    id INTEGER PRIMARY KEY,
+    date TEXT NOT NULL,
+    target TEXT NOT NULL,
+    filter TEXT NOT NULL,
+    proc_bias TEXT,
+    proc_flat TEXT,
+    proc_dark TEXT,
+    proc TEXT,
+    apphot TEXT,
+    submitted TEXT,
+    reason TEXT,
+    night TEXT NOT NULL,
+    key TEXT NOT NULL UNIQUE,
+    n_frames INTEGER NOT NULL DEFAULT 0,
+    n_quarantined INTEGER NOT NULL DEFAULT 0,
+    updated_utc TEXT,
+    UNIQUE (date, target, filter)
+);
+CREATE TABLE cal (
+    id INTEGER PRIMARY KEY,
+    date TEXT NOT NULL,
+    type TEXT NOT NULL CHECK (type IN ('bias', 'flat', 'dark')),
+    filter TEXT,
+    count INTEGER NOT NULL,
+    night TEXT NOT NULL
+);
+CREATE UNIQUE INDEX cal_once ON cal (date, type, ifnull(filter, ''));
+CREATE TABLE cal_group (
+    id INTEGER PRIMARY KEY,
+    date TEXT NOT NULL,
+    type TEXT NOT NULL,
+    filter TEXT,
+    exposure_s REAL,
+    width_px INTEGER NOT NULL,
+    height_px INTEGER NOT NULL,
+    binning TEXT NOT NULL,
+    camera TEXT,
+    readout TEXT,
+    count INTEGER NOT NULL
+);
+CREATE TABLE frame (
+    path TEXT PRIMARY KEY,
+    date TEXT NOT NULL,
+    night TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    target TEXT,
+    filter TEXT,
+    exposure_s REAL,
+    start_utc TEXT,
+    width_px INTEGER,
+    height_px INTEGER,
+    binning TEXT,
+    camera TEXT,
+    readout TEXT,
+    ccd_temperature_c REAL,
+    reason TEXT,
+    warnings TEXT,
+    record TEXT NOT NULL
+);
+CREATE INDEX frame_of ON frame (date, kind, target, filter);
+CREATE TABLE master (
+    path TEXT PRIMARY KEY,
+    date TEXT NOT NULL,
+    type TEXT NOT NULL,
+    filter TEXT,
+    exposure_s REAL,
+    content_hash TEXT NOT NULL,
+    n_used INTEGER NOT NULL,
+    n_refused INTEGER NOT NULL,
+    made_by_us INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    updated_utc TEXT NOT NULL
+);
+CREATE TABLE WCS (
+    id INTEGER PRIMARY KEY,
+    date TEXT NOT NULL,
+    target TEXT NOT NULL,
+    filter TEXT NOT NULL,
+    file TEXT NOT NULL,
+    status TEXT NOT NULL,
+    solver TEXT, solver_version TEXT, "database" TEXT, command TEXT, exit_code INTEGER,
+    reason TEXT, message TEXT, attempts TEXT,
+    fov_tried REAL, fov_used REAL, ra_hint REAL, dec_hint REAL,
+    ra_center REAL, dec_center REAL, scale_x REAL, scale_y REAL, scale_header REAL,
+    rotation REAL, parity INTEGER,
+    crpix1 REAL, crpix2 REAL, crval1 REAL, crval2 REAL,
+    cd1_1 REAL, cd1_2 REAL, cd2_1 REAL, cd2_2 REAL, sip_order INTEGER,
+    n_stars INTEGER, n_quads INTEGER, n_matched INTEGER, n_expected INTEGER,
+    rms_arcsec REAL, rms_px REAL, hfd_median REAL, hfd_source TEXT,
+    target_x REAL, target_y REAL, reference_file TEXT, seconds REAL, solved_at TEXT,
+    UNIQUE (date, target, filter, file)
+);
+CREATE TABLE product (
+    key TEXT NOT NULL,
+    asset TEXT NOT NULL,
+    path TEXT NOT NULL,
+    content_hash TEXT NOT NULL,
+    version TEXT NOT NULL,
+    made_utc TEXT NOT NULL,
+    PRIMARY KEY (key, asset)
+);
+"""
+
+
+@migrations()
+def m001_first_tables(db: Database) -> None:
+    """Make the tables of the first release."""
+    for statement in _TABLES.split(";\n"):
+        if statement.strip():
+            db.conn.execute(statement)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Return a connection to the database at `path`: WAL, patient, in autocommit mode."""
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+def migrate(path: Path) -> Path | None:
+    """Bring the database at `path` to this version, making it when absent.
+
+    Returns
+    -------
+    Path or None
+        The backup taken before an existing database was changed; None when nothing was changed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = connect(path)
+    try:
+        db = Database(connection)
+        pending = migrations.pending(db)
+        if not pending:
+            return None
+        backup = None
+        if migrations.applied(db):
+            stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+            backup = path.with_name(f"{path.name}.{stamp}.backup")
+            with sqlite3.connect(backup) as copy:
+                connection.backup(copy)
+            copy.close()
+        try:
+            migrations.apply(db)
+        except sqlite3.OperationalError:
+            if migrations.pending(db):  # otherwise another process was quicker
+                raise
+        return backup
+    finally:
+        connection.close()

@@ -1,0 +1,503 @@
+"""What ``wombatpipeline`` knows of nights, frames, masters, solutions and observations.
+
+All SQL lives in this package. Every write is one short ``BEGIN IMMEDIATE`` transaction, so that a
+person may read, and other processes write, at any time. `submitted` and the person's decisions are
+never written by a re-run.
+"""
+
+import contextlib
+import datetime as dt
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wombat_dagster.domain import (
+    FrameKind,
+    FrameSolution,
+    Master,
+    Observation,
+    Proc,
+    RawFrame,
+    Shortfall,
+    distinct_slug,
+)
+from wombat_dagster.store import schema
+from wombat_dagster.store.tables import dump_json, load_json
+
+UNKNOWN_FILTER = "unknown"
+"""Filter of the row that lists light frames whose filter is not known; never measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRow:
+    """One row of the table `target`."""
+
+    observation: Observation
+    night: str
+    proc_bias: str | None
+    proc_flat: str | None
+    proc_dark: str | None
+    proc: str | None
+    apphot: str | None
+    submitted: str | None
+    reason: str | None
+    n_frames: int
+    n_quarantined: int
+    updated_utc: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanChanges:
+    """What a scan changed: the keys of new observations and of those whose frames changed."""
+
+    nights: tuple[str, ...]
+    new: tuple[Observation, ...]
+    changed: tuple[Observation, ...]
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def _done(value: str | None) -> str | None:
+    """Return the word of a status column; the owner's 0 means "not done", as NULL does."""
+    return None if value in (None, "", "0", 0) else value
+
+
+class StatusDatabase:
+    """The database file `wombatpipeline.db`; made, or migrated after a backup, when opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        schema.migrate(path)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        connection = schema.connect(self.path)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    # ------------------------------------------------------------------------------- phase 1
+
+    def known_frames(self) -> dict[str, RawFrame]:
+        """Return every frame of the last scan by its path."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT record FROM frame").fetchall()
+        frames = (load_json(RawFrame, row["record"]) for row in rows)
+        return {frame.path: frame for frame in frames}
+
+    def record_scan(self, frames: Sequence[RawFrame], dates: Iterable[dt.date]) -> ScanChanges:
+        """Make `frame`, `target`, `cal` and `cal_group` say what a scan of `dates` found.
+
+        Observations known before keep their row, key and status; their frame counts follow. Frames
+        that are gone are forgotten, observations never are.
+        """
+        dates = sorted({d.isoformat() for d in dates} | {f.date.isoformat() for f in frames})
+        with self._writing() as connection:
+            before = self._light_sets(connection, dates)
+            marks = ",".join("?" * len(dates))
+            for table in ("frame", "cal", "cal_group"):
+                connection.execute(f"DELETE FROM {table} WHERE date IN ({marks})", dates)
+            connection.executemany(
+                "INSERT OR REPLACE INTO frame VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                [_frame_row(frame) for frame in frames],
+            )
+            self._record_calibration_counts(connection, frames)
+            new = self._record_targets(connection, frames)
+            after = self._light_sets(connection, dates)
+        new_keys = {observation.key for observation in new}
+        changed = tuple(
+            row.observation
+            for row in self.targets()
+            if (unit := _unit(row.observation)) in after
+            and row.observation.key not in new_keys
+            and before.get(unit) != after[unit]
+        )
+        return ScanChanges(
+            nights=tuple(d.replace("-", "") for d in dates), new=tuple(new), changed=changed
+        )
+
+    def _light_sets(
+        self, connection: sqlite3.Connection, dates: Sequence[str]
+    ) -> dict[tuple[str, str, str], set[str]]:
+        marks = ",".join("?" * len(dates))
+        rows = connection.execute(
+            "SELECT date, target, filter, record FROM frame"
+            f" WHERE kind = 'light' AND date IN ({marks})",
+            dates,
+        )
+        found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+        for row in rows:
+            unit = (row["date"], row["target"] or "", row["filter"] or UNKNOWN_FILTER)
+            record = json.loads(row["record"])
+            found[unit].add(f"{record['path']}:{record['pixel_hash']}:{record['reason']}")
+        return dict(found)
+
+    def _record_calibration_counts(
+        self, connection: sqlite3.Connection, frames: Sequence[RawFrame]
+    ) -> None:
+        lit = {frame.date for frame in frames if frame.kind is FrameKind.LIGHT}
+        counts: Counter[tuple[str, str, str | None]] = Counter()
+        groups: Counter[tuple[Any, ...]] = Counter()
+        nights: dict[tuple[str, str, str | None], str] = {}
+        for frame in frames:
+            if frame.kind is FrameKind.LIGHT or frame.reason or frame.date not in lit:
+                continue
+            filter = frame.filter if frame.kind is FrameKind.FLAT else None
+            unit = (frame.date.isoformat(), frame.kind.value, filter)
+            counts[unit] += 1
+            nights[unit] = min(frame.night_directory, nights.get(unit, frame.night_directory))
+            if frame.group is not None:
+                exposure = frame.exposure_s if frame.kind is not FrameKind.BIAS else None
+                groups[(*unit, exposure, *_group_columns(frame))] += 1
+        connection.executemany(
+            "INSERT INTO cal (date, type, filter, count, night) VALUES (?,?,?,?,?)",
+            [(*unit, n, nights[unit]) for unit, n in counts.items()],
+        )
+        connection.executemany(
+            "INSERT INTO cal_group (date, type, filter, exposure_s, width_px, height_px, binning,"
+            " camera, readout, count) VALUES (?,?,?,?,?,?,?,?,?,?)",
+            [(*group, n) for group, n in groups.items()],
+        )
+
+    def _record_targets(
+        self, connection: sqlite3.Connection, frames: Sequence[RawFrame]
+    ) -> list[Observation]:
+        usable: Counter[tuple[str, str, str]] = Counter()
+        refused: Counter[tuple[str, str, str]] = Counter()
+        nights: dict[tuple[str, str, str], str] = {}
+        for frame in frames:
+            if frame.kind is not FrameKind.LIGHT or frame.target is None:
+                continue
+            unit = (frame.date.isoformat(), frame.target, frame.filter or UNKNOWN_FILTER)
+            (refused if frame.reason else usable)[unit] += 1
+            nights[unit] = min(frame.night_directory, nights.get(unit, frame.night_directory))
+        rows = connection.execute("SELECT date, target, filter, key FROM target").fetchall()
+        keys = {(row["date"], row["target"], row["filter"]): row["key"] for row in rows}
+        slugs = _slugs_in_use(keys)
+        new = []
+        for unit in sorted(nights):
+            date, target, filter = unit
+            if unit not in keys:
+                keys[unit] = _key(date, target, filter, slugs)
+                connection.execute(
+                    "INSERT INTO target (date, target, filter, night, key) VALUES (?,?,?,?,?)",
+                    (*unit, nights[unit], keys[unit]),
+                )
+                new.append(_observation(date, target, filter, keys[unit]))
+            connection.execute(
+                "UPDATE target SET n_frames = ?, n_quarantined = ?, night = ?, updated_utc = ?"
+                " WHERE key = ? AND (n_frames, n_quarantined, night) IS NOT (?, ?, ?)",
+                (
+                    usable[unit], refused[unit], nights[unit], _now(), keys[unit],
+                    usable[unit], refused[unit], nights[unit],
+                ),
+            )  # fmt: skip
+            if not usable[unit] and filter == UNKNOWN_FILTER:
+                connection.execute(
+                    "UPDATE target SET proc = ?, reason = ? WHERE key = ?",
+                    (
+                        Proc.NOFRAMES,
+                        f"{refused[unit]} frames say no filter: neither header, directory name nor"
+                        " [[instrument]] filter",
+                        keys[unit],
+                    ),
+                )
+        return new
+
+    # --------------------------------------------------------------------------------- lookups
+
+    def targets(self) -> list[TargetRow]:
+        """Return every row of `target`, by date, target and filter."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT * FROM target ORDER BY date, target, filter")
+            return [_target_row(row) for row in rows]
+
+    def target_row(self, key: str) -> TargetRow:
+        """Return the row of the observation `key`.
+
+        Raises
+        ------
+        LookupError
+            No such observation was ever found in the data directory.
+        """
+        with self._reading() as connection:
+            row = connection.execute("SELECT * FROM target WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise LookupError(f"no observation {key} in {self.path.name}")
+        return _target_row(row)
+
+    def night_keys(self) -> list[str]:
+        """Return the partition keys of every night with frames."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT DISTINCT date FROM frame ORDER BY date").fetchall()
+        return [row["date"].replace("-", "") for row in rows]
+
+    def light_frames(self, observation: Observation) -> list[RawFrame]:
+        """Return the light frames of an observation, quarantined ones included, in time order."""
+        filter = None if observation.filter == UNKNOWN_FILTER else observation.filter
+        return self._frames(
+            "date = ? AND kind = 'light' AND target = ? AND filter IS ?",
+            (observation.date.isoformat(), observation.target, filter),
+        )
+
+    def night_frames(self, date: dt.date, kind: FrameKind | None = None) -> list[RawFrame]:
+        """Return the frames of a night, quarantined ones included, in time order."""
+        return self._frames(
+            "date = ? AND kind = ifnull(?, kind)", (date.isoformat(), kind and kind.value)
+        )
+
+    def _frames(self, where: str, values: Sequence[Any]) -> list[RawFrame]:
+        with self._reading() as connection:
+            rows = connection.execute(
+                f"SELECT record FROM frame WHERE {where} ORDER BY start_utc, path",
+                values,
+            ).fetchall()
+        return [load_json(RawFrame, row["record"]) for row in rows]
+
+    # --------------------------------------------------------------------------------- masters
+
+    def record_masters(self, masters: Sequence[Master]) -> None:
+        """Make the table `master` hold `masters`."""
+        with self._writing() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO master VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                [
+                    (
+                        m.path, m.date.isoformat(), m.kind.value, m.filter, m.exposure_s,
+                        m.content_hash, m.n_used, m.n_refused, int(m.made_by_us), dump_json(m),
+                        _now(),
+                    )
+                    for m in masters
+                ],
+            )  # fmt: skip
+
+    def forget_masters(self, date: dt.date, kind: FrameKind, *, keep: Iterable[str]) -> None:
+        """Forget the masters of a night and kind whose paths are not in `keep`."""
+        kept = set(keep)
+        with self._writing() as connection:
+            rows = connection.execute(
+                "SELECT path FROM master WHERE date = ? AND type = ?",
+                (date.isoformat(), kind.value),
+            ).fetchall()
+            gone = [(row["path"],) for row in rows if row["path"] not in kept]
+            connection.executemany("DELETE FROM master WHERE path = ?", gone)
+
+    def masters(self, kind: FrameKind | None = None) -> list[Master]:
+        """Return the masters of every night, oldest first."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT record FROM master WHERE type = ifnull(?, type) ORDER BY date, path",
+                (kind and kind.value,),
+            ).fetchall()
+        return [load_json(Master, row["record"]) for row in rows]
+
+    def is_our_master(self, content_hash: str) -> bool:
+        """Tell whether a master with this pixel hash was made by wombat."""
+        with self._reading() as connection:
+            return (
+                connection.execute(
+                    "SELECT 1 FROM master WHERE content_hash = ? AND made_by_us", (content_hash,)
+                ).fetchone()
+                is not None
+            )
+
+    # ---------------------------------------------------------------------------- observations
+
+    def set_status(self, key: str, columns: Mapping[str, str | None]) -> None:
+        """Write status words of an observation; `submitted` is not among what may be set here."""
+        with self._writing() as connection:
+            _set_status(connection, key, columns)
+
+    def record_shortfall(self, key: str, shortfall: Shortfall | Exception) -> None:
+        """Write the words of a stage that ended without a product, with the reason."""
+        columns = {
+            name: word.value
+            for name in ("proc", "apphot")
+            if (word := getattr(shortfall, name, None)) is not None
+        }
+        self.set_status(key, {**columns, "reason": str(shortfall)})
+
+    def record_product(
+        self,
+        key: str,
+        asset: str,
+        *,
+        path: str,
+        content_hash: str,
+        version: str,
+        status: Mapping[str, str | None],
+    ) -> None:
+        """Write where a product lies, which version it is, and the status words of its success."""
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO product VALUES (?,?,?,?,?,?)",
+                (key, asset, path, content_hash, version, _now()),
+            )
+            if status:
+                _set_status(connection, key, status)
+
+    def product_version(self, key: str, asset: str) -> str | None:
+        """Return the version of a product, None when it was never made."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT version FROM product WHERE key = ? AND asset = ?", (key, asset)
+            ).fetchone()
+        return row["version"] if row else None
+
+    # --------------------------------------------------------------------------- plate solutions
+
+    def record_solutions(
+        self,
+        observation: Observation,
+        solutions: Sequence[FrameSolution],
+        *,
+        centres: Mapping[str, tuple[float, float]],
+    ) -> None:
+        """Make the table `WCS` hold one row per frame of `solutions`.
+
+        `centres` maps files to RA and Dec of the frame centre, in degrees.
+        """
+        rows = [_wcs_row(observation, s, centres.get(s.file)) for s in solutions]
+        if not rows:
+            return
+        names = ", ".join(f'"{name}"' for name in rows[0])
+        marks = ", ".join("?" * len(rows[0]))
+        with self._writing() as connection:
+            connection.executemany(
+                f"INSERT OR REPLACE INTO WCS ({names}) VALUES ({marks})",
+                [tuple(row.values()) for row in rows],
+            )
+
+    def record_target_places(
+        self, observation: Observation, places: Mapping[str, tuple[float, float]]
+    ) -> None:
+        """Write where the variable lies on each solved frame (0-based pixels)."""
+        with self._writing() as connection:
+            connection.executemany(
+                "UPDATE WCS SET target_x = ?, target_y = ?"
+                " WHERE date = ? AND target = ? AND filter = ? AND file = ?",
+                [(x, y, *_unit(observation), file) for file, (x, y) in places.items()],
+            )
+
+
+_STATUS_COLUMNS = {"proc_bias", "proc_flat", "proc_dark", "proc", "apphot", "reason"}
+
+
+def _set_status(
+    connection: sqlite3.Connection, key: str, columns: Mapping[str, str | None]
+) -> None:
+    unknown = set(columns) - _STATUS_COLUMNS
+    if unknown:
+        raise ValueError(f"not status columns: {sorted(unknown)}")
+    assignments = ", ".join(f"{name} = ?" for name in columns)
+    connection.execute(
+        f"UPDATE target SET {assignments}, updated_utc = ? WHERE key = ?",
+        (*columns.values(), _now(), key),
+    )
+
+
+def _unit(observation: Observation) -> tuple[str, str, str]:
+    return (observation.date.isoformat(), observation.target, observation.filter)
+
+
+def _observation(date: str, target: str, filter: str, key: str) -> Observation:
+    return Observation(date=dt.date.fromisoformat(date), target=target, filter=filter, key=key)
+
+
+def _target_row(row: sqlite3.Row) -> TargetRow:
+    return TargetRow(
+        observation=_observation(row["date"], row["target"], row["filter"], row["key"]),
+        night=row["night"],
+        **{
+            name: _done(row[name])
+            for name in ("proc_bias", "proc_flat", "proc_dark", "proc", "apphot", "submitted")
+        },
+        reason=row["reason"],
+        n_frames=row["n_frames"],
+        n_quarantined=row["n_quarantined"],
+        updated_utc=row["updated_utc"],
+    )
+
+
+def _slugs_in_use(keys: Mapping[tuple[str, str, str], str]) -> dict[str, dict[str, str]]:
+    """Return, for targets and filters, which name owns each slug (casefolded)."""
+    slugs: dict[str, dict[str, str]] = {"target": {}, "filter": {}}
+    for (_, target, filter), key in keys.items():
+        _, target_slug, filter_slug = key.split("__")
+        slugs["target"][target_slug.casefold()] = target
+        slugs["filter"][filter_slug.casefold()] = filter
+    return slugs
+
+
+def _key(date: str, target: str, filter: str, slugs: dict[str, dict[str, str]]) -> str:
+    parts = [date.replace("-", "")]
+    for name, text in (("target", target), ("filter", filter)):
+        part = distinct_slug(text, slugs[name])
+        slugs[name][part.casefold()] = text
+        parts.append(part)
+    return "__".join(parts)
+
+
+def _group_columns(frame: RawFrame) -> tuple[Any, ...]:
+    group = frame.group
+    if group is None:
+        return (None,) * 5
+    return (group.width_px, group.height_px, group.binning, group.camera, group.readout)
+
+
+def _frame_row(frame: RawFrame) -> tuple[Any, ...]:
+    return (
+        frame.path, frame.date.isoformat(), frame.night_directory, frame.kind.value, frame.target,
+        frame.filter, frame.exposure_s, frame.start_utc, *_group_columns(frame),
+        frame.ccd_temperature_c, frame.reason, "; ".join(frame.warnings) or None, dump_json(frame),
+    )  # fmt: skip
+
+
+def _wcs_row(
+    observation: Observation, s: FrameSolution, centre: tuple[float, float] | None
+) -> dict[str, Any]:
+    date, target, filter = _unit(observation)
+    row: dict[str, Any] = {
+        "date": date, "target": target, "filter": filter, "file": s.file, "status": s.status.value,
+        "solver": s.solver, "solver_version": s.solver_version, "database": s.database,
+        "command": s.command, "exit_code": s.exit_code, "reason": s.reason, "message": s.message,
+        "attempts": json.dumps([asdict(attempt) for attempt in s.attempts]),
+        "fov_tried": s.fov_tried_deg, "ra_hint": s.ra_hint_deg, "dec_hint": s.dec_hint_deg,
+        "scale_header": s.scale_header_arcsec_px, "n_stars": s.n_stars, "n_quads": s.n_quads,
+        "n_matched": s.n_matched, "n_expected": s.n_expected, "rms_arcsec": s.rms_arcsec,
+        "rms_px": s.rms_px, "hfd_median": s.hfd_median_px, "hfd_source": s.hfd_source,
+        "reference_file": s.reference_file, "seconds": s.seconds, "solved_at": s.solved_at_utc,
+        "fov_used": s.fov_used_deg, "ra_center": None, "dec_center": None, "scale_x": None, "scale_y": None,
+        "rotation": None, "parity": None, "crpix1": None, "crpix2": None, "crval1": None,
+        "crval2": None, "cd1_1": None, "cd1_2": None, "cd2_1": None, "cd2_2": None, "sip_order": 0,
+    }  # fmt: skip
+    wcs = s.solution
+    if wcs is not None:
+        row |= {
+            "scale_x": wcs.scale_x_arcsec_px, "scale_y": wcs.scale_y_arcsec_px,
+            "rotation": wcs.rotation_deg, "parity": wcs.parity,
+            "crpix1": wcs.crpix_x, "crpix2": wcs.crpix_y, "crval1": wcs.ra_deg,
+            "crval2": wcs.dec_deg, "cd1_1": wcs.cd11, "cd1_2": wcs.cd12, "cd2_1": wcs.cd21,
+            "cd2_2": wcs.cd22,
+        }  # fmt: skip
+    if centre is not None:
+        row |= {"ra_center": centre[0], "dec_center": centre[1]}
+    return row

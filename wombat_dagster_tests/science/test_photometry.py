@@ -1,0 +1,449 @@
+"""Aperture photometry on stars of known light. Outside truth: photutils, sep, numbers by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import erf
+
+from wombat_dagster import domain
+from wombat_dagster.domain import Flag
+from wombat_dagster.science import photometry
+
+APERTURE = domain.Aperture(radius_px=8.0, sky_inner_px=13.0, sky_outer_px=20.0)
+SIGMA_PX = 2.0
+
+
+def sky_with(stars, *, shape=(120, 140), sky_adu=100.0, sigma_px=(SIGMA_PX, SIGMA_PX)):
+    """Gaussian stars (x, y, total ADU), each integrated over the pixels exactly."""
+    image = np.full(shape, sky_adu)
+    edges_x, edges_y = np.arange(shape[1] + 1) - 0.5, np.arange(shape[0] + 1) - 0.5
+    for x, y, total in stars:
+        in_x = np.diff(erf((edges_x - x) / (math.sqrt(2) * sigma_px[0]))) / 2
+        in_y = np.diff(erf((edges_y - y) / (math.sqrt(2) * sigma_px[1]))) / 2
+        image += total * np.outer(in_y, in_x)
+    return image
+
+
+def measure(image, x, y, *, mask=None, raw=None, aperture=APERTURE, **changes):
+    settings = {
+        "gain_e_adu": 1.0,
+        "read_noise_e": 0.0,
+        "recentre_limit_px": 0.0,
+        "saturation_adu": 55000.0,
+        "linearity_adu": 30000.0,
+    } | changes
+    return photometry.measure_stars(image, mask, raw, x, y, aperture=aperture, **settings)
+
+
+# ------------------------------------------------------------------------------ exact sums
+
+
+@settings(deadline=None)
+@given(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5), st.floats(0.3, 12.0))
+def test_circle_overlap_equals_photutils_exact(x, y, radius):
+    from photutils.geometry import circular_overlap_grid
+
+    edges = np.arange(-14, 15) - 0.5
+    ours = photometry.circle_overlap((edges - x)[None], (edges - y)[None], radius)[0]
+    theirs = circular_overlap_grid(-14.5 - x, 13.5 - x, -14.5 - y, 13.5 - y, 28, 28, radius, 1, 1)
+    assert np.abs(ours - theirs).max() < 1e-11
+    assert ours.sum() == pytest.approx(math.pi * radius**2, rel=1e-11)
+
+
+def test_sums_equal_photutils_and_sep():
+    import sep
+    from photutils.aperture import CircularAperture
+
+    rng = np.random.default_rng(1)
+    image = rng.normal(300.0, 30.0, (200, 200)).astype(np.float32)
+    x, y = rng.uniform(25, 175, 40), rng.uniform(25, 175, 40)
+    got = measure(image, x, y)
+    sums = got.source_sky_adu + got.n_source_px * got.sky_adu_px
+    apertures = CircularAperture(np.transpose([x, y]), r=8.0)
+    theirs, _ = apertures.do_photometry(image.astype(float), method="exact")
+    assert sums == pytest.approx(theirs, rel=1e-9)
+    assert sums == pytest.approx(sep.sum_circle(image, x, y, 8.0, subpix=0)[0], rel=1e-9)
+
+
+def test_a_star_gives_the_light_inside_the_circle():
+    """A Gaussian holds 1 − exp(−r²/2σ²) of its light within r.
+
+    The pixels blur it twice by 1/12 px²: once on the detector, once under the exact circle.
+    """
+    wide = domain.Aperture(radius_px=8.0, sky_inner_px=25.0, sky_outer_px=35.0)
+    got = measure(sky_with([(70.3, 60.1, 50_000.0)]), [70.3], [60.1], aperture=wide)
+    lit = 1 - math.exp(-64 / (2 * (SIGMA_PX**2 + 2 / 12)))
+    assert got.source_sky_adu[0] == pytest.approx(50_000 * lit, rel=2e-6)
+    assert got.sky_adu_px[0] == pytest.approx(100.0, abs=1e-6)
+    assert got.n_source_px[0] == pytest.approx(math.pi * 64)
+    assert got.mean_adu[0] == pytest.approx(got.source_sky_adu[0] / (math.pi * 64))
+    assert got.snr[0] == pytest.approx(got.source_sky_adu[0] / got.source_error_adu[0])
+
+
+# ------------------------------------------------------------------------------------- sky
+
+
+def clipped_slowly(values):
+    """The definition, word by word: all pixels tested again in every pass."""
+    mean, sigma, kept = values.mean(), values.std(), values
+    for _ in range(100):
+        kept = values[np.abs(values - mean) <= 2 * sigma]
+        moved = abs(kept.mean() - mean)
+        mean, sigma = kept.mean(), kept.std()
+        if moved < 1e-4:
+            break
+    return mean, kept.size
+
+
+def test_sky_rejection_by_hand():
+    """Nine of 10 and one of 110: mean 20, sigma 30; 110 is 3 sigma off; then nothing scatters."""
+    assert photometry.clipped_sky(np.array([10.0] * 9 + [110.0])) == (10.0, 9)
+
+
+def test_a_pixel_may_come_back_into_the_sky():
+    """The re-test of all pixels matters: a cumulative clip would keep fewer."""
+    values = np.random.default_rng(4).gamma(2.0, 20.0, 400)
+    mean, n = photometry.clipped_sky(values)
+    slow_mean, slow_n = clipped_slowly(values)
+    assert (mean, n) == (pytest.approx(slow_mean, abs=1e-9), slow_n)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 300))
+def test_sky_equals_its_definition(seed, n):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(1000.0, 10.0, n) + rng.choice([0.0, 0.0, 0.0, 300.0], n)
+    mean, kept = photometry.clipped_sky(values)
+    slow_mean, slow_kept = clipped_slowly(values)
+    assert mean == pytest.approx(slow_mean, abs=1e-7)
+    assert kept == slow_kept
+
+
+def test_no_sky_pixels_is_no_sky():
+    mean, n = photometry.clipped_sky(np.array([]))
+    assert math.isnan(mean)
+    assert n == 0
+
+
+def test_annulus_pixels_have_their_centres_between_the_radii():
+    """r1 = 1, r2 = 2 about a pixel centre: distances 1, √2 and 2, four pixels each."""
+    small = domain.Aperture(radius_px=0.9, sky_inner_px=1.0, sky_outer_px=2.0)
+    got = measure(np.full((20, 20), 7.0), [10.0], [10.0], aperture=small)
+    assert got.n_sky_px[0] == 12
+
+
+# ------------------------------------------------------------------------------------ errors
+
+
+def test_error_of_a_hundred_electrons():
+    """S = 50 ADU at g = 2 is 100 e-; 4 px of 5 e- rms and no sky: 100 + 4 (25 + 0.083521·4)."""
+    error = photometry.source_error(
+        50.0, 0.0, n_source_px=4.0, n_sky_px=np.inf, gain_e_adu=2.0, read_noise_e=5.0
+    )
+    assert float(error) == pytest.approx(math.sqrt(100 + 4 * (25 + 0.083521 * 4)) / 2, rel=1e-14)
+
+
+def test_sky_and_dark_count_with_the_annulus_noise():
+    """n(1 + n/n_b) = 10·1.1, b·g + D = 30 + 6: 400 + 11·(36 + 0.083521)."""
+    error = photometry.source_error(
+        400.0,
+        30.0,
+        n_source_px=10.0,
+        n_sky_px=100.0,
+        gain_e_adu=None,
+        read_noise_e=None,
+        dark_e_px=6.0,
+    )
+    assert float(error) == pytest.approx(math.sqrt(400 + 11 * 36.083521), rel=1e-14)
+
+
+def test_negative_light_and_sky_do_not_make_an_error_imaginary():
+    error = photometry.source_error(
+        -500.0, -3.0, n_source_px=4.0, n_sky_px=8.0, gain_e_adu=1.0, read_noise_e=1.0
+    )
+    assert float(error) == pytest.approx(math.sqrt(6 * 1.083521))
+
+
+def test_stated_errors_cover_the_scatter():
+    """200 noisy exposures of one star: the pulls have unit scatter within 3/√(2·200)."""
+    rng = np.random.default_rng(5)
+    truth = sky_with([(30.0, 30.0, 4000.0)], shape=(61, 61), sky_adu=50.0)
+    aperture = domain.Aperture(radius_px=7.0, sky_inner_px=14.0, sky_outer_px=28.0)
+    lit = 4000.0 * (1 - math.exp(-(7.0**2) / 8))
+    pulls = []
+    for _ in range(200):
+        counts = rng.poisson(truth * 2.0) + rng.normal(0, 6.0, truth.shape)
+        got = measure(
+            np.rint(counts / 2.0), [30.0], [30.0], aperture=aperture, gain_e_adu=2.0,
+            read_noise_e=6.0,
+        )  # fmt: skip
+        pulls.append((got.source_sky_adu[0] - lit) / got.source_error_adu[0])
+    assert np.std(pulls) == pytest.approx(1.0, abs=0.15)
+    assert abs(np.mean(pulls)) < 0.25
+
+
+# --------------------------------------------------------------------------------- centroids
+
+
+def test_the_aperture_follows_the_star_a_little():
+    image = sky_with([(70.3, 60.6, 50_000.0), (30.0, 30.0, 3_000.0)])
+    got = measure(image, [69.5, 30.8], [61.5, 29.3], recentre_limit_px=4.7)
+    assert got.x_px == pytest.approx([70.3, 30.0], abs=0.01)
+    assert got.y_px == pytest.approx([60.6, 30.0], abs=0.01)
+    assert got.flags.tolist() == [0, 0]
+
+
+def test_a_star_too_far_off_is_measured_where_it_was_predicted():
+    got = measure(sky_with([(70.0, 60.0, 50_000.0)]), [74.0], [60.0], recentre_limit_px=2.0)
+    assert (got.x_px[0], got.y_px[0]) == (74.0, 60.0)
+    assert got.flags[0] & Flag.OFF_CENTRE
+
+
+def test_an_empty_place_is_measured_where_it_was_predicted():
+    got = measure(np.full((120, 140), 100.0), [74.2], [60.1], recentre_limit_px=2.0)
+    assert (got.x_px[0], got.y_px[0]) == (74.2, 60.1)
+    assert got.flags[0] == Flag.OFF_CENTRE | Flag.LOW_SNR
+    assert got.source_sky_adu[0] == pytest.approx(0.0, abs=1e-8)
+
+
+def test_a_neighbour_does_not_pull_the_centroid():
+    image = sky_with([(70.0, 60.0, 50_000.0), (79.0, 60.0, 20_000.0)])
+    got = measure(image, [70.4], [60.0], recentre_limit_px=4.7)
+    assert got.x_px[0] == pytest.approx(70.0, abs=0.03)  # the centre of gravity is 0.4 px off
+
+
+def test_without_a_limit_the_prediction_is_kept():
+    got = measure(sky_with([(70.3, 60.6, 50_000.0)]), [70.0], [60.0])
+    assert (got.x_px[0], got.y_px[0], got.flags[0]) == (70.0, 60.0, 0)
+
+
+def test_places_measured_carry_their_sky_position():
+    field = domain.WcsSolution(
+        ra_deg=30.0, dec_deg=46.0, crpix_x=71.0, crpix_y=61.0,
+        cd11=-4e-4, cd12=0.0, cd21=0.0, cd22=4e-4,
+    )  # fmt: skip
+    image = sky_with([(70.0, 60.0, 50_000.0)])
+    got = measure(image, [70.0], [60.0], solution=field)
+    assert (got.ra_deg[0], got.dec_deg[0]) == (pytest.approx(30.0), pytest.approx(46.0))
+    assert np.isnan(measure(image, [70.0], [60.0]).ra_deg[0])
+
+
+# ------------------------------------------------------------------------------------- shapes
+
+
+def test_widths_of_a_round_star_are_its_fwhm():
+    """A pixel adds 1/12 to a Gaussian's variance; the circle at 4 sigma cuts 0.3 % of the width."""
+    got = measure(sky_with([(70.3, 60.6, 50_000.0)]), [70.3], [60.6])
+    fwhm = 2.354820 * math.sqrt(SIGMA_PX**2 + 1 / 12)
+    assert got.width_px[0] == pytest.approx(fwhm, rel=0.005)
+    assert got.fwhm_px[0] == pytest.approx(fwhm, rel=0.005)
+    assert got.roundness[0] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_an_elongated_star_has_its_angle_and_roundness():
+    """sigma² 9 and 4: roundness 1 − (5/13)² by hand, with the pixels 1 − (5/13.17)²; along y."""
+    image = sky_with([(70.0, 60.0, 50_000.0)], sigma_px=(2.0, 3.0))
+    wide = domain.Aperture(radius_px=14.0, sky_inner_px=20.0, sky_outer_px=30.0)
+    got = measure(image, [70.0], [60.0], aperture=wide)
+    assert got.roundness[0] == pytest.approx(1 - (5 / 13.1667) ** 2, abs=2e-3)
+    assert got.angle_deg[0] == pytest.approx(90.0, abs=0.01)
+    assert got.y_width_px[0] / got.x_width_px[0] == pytest.approx(1.492, abs=0.005)
+    assert got.width_px[0] == pytest.approx((got.x_width_px[0] + got.y_width_px[0]) / 2)
+
+
+def test_roundness_as_a_real_astroimagej_table_has_it():
+    """Widths 27.879440644, 24.945844916 at 1.1573485 deg: 0.987719637 (LHS 352, first row).
+
+    m_xy follows from the angle: tan 2θ = 2 m_xy / (m_xx − m_yy).
+    """
+    m_xx, m_yy = 27.879440644443406**2, 24.945844915582807**2
+    two_m_xy = math.tan(2 * math.radians(1.1573485061621716)) * (m_xx - m_yy)
+    roundness = 1 - ((m_xx - m_yy) ** 2 + two_m_xy**2) / (m_xx + m_yy) ** 2
+    assert roundness == pytest.approx(0.987719637372611, abs=1e-12)
+
+
+def test_peak_is_the_highest_pixel_with_its_sky():
+    image = sky_with([(70.0, 60.0, 50_000.0)])
+    image[60, 78] = 9e9  # 8 px off: half of it inside
+    image[60, 79] = 9e10  # beyond
+    assert measure(image, [70.0], [60.0]).peak_adu[0] == 9e9
+
+
+# --------------------------------------------------------------------------- masks and edges
+
+
+def test_saturated_and_non_linear_pixels_flag_and_still_count():
+    image = sky_with([(70.0, 60.0, 50_000.0), (30.0, 30.0, 50_000.0), (30.0, 90.0, 5.0e4)])
+    mask = np.zeros(image.shape, np.uint8)
+    mask[60, 70] = 2 | 4
+    mask[31, 30] = 4
+    mask[90, 45] = 2  # in the annulus of the third star only
+    x, y = [70.0, 30.0, 30.0], [60.0, 30.0, 90.0]
+    got, clean = measure(image, x, y, mask=mask), measure(image, x, y)
+    assert got.flags.tolist() == [Flag.SATURATED | Flag.NON_LINEAR, Flag.NON_LINEAR, 0]
+    assert got.source_sky_adu == pytest.approx(clean.source_sky_adu, rel=1e-6)
+
+
+def test_raw_counts_set_the_flags_and_the_raw_peak():
+    image = sky_with([(70.0, 60.0, 50_000.0), (30.0, 30.0, 50_000.0)])
+    raw = np.full(image.shape, 900, np.uint16)
+    raw[60, 70], raw[30, 30] = 55000, 30000
+    got = measure(image, [70.0, 30.0], [60.0, 30.0], raw=raw)
+    assert got.raw_peak_adu.tolist() == [55000, 30000]
+    assert got.flags.tolist() == [Flag.SATURATED | Flag.NON_LINEAR, 0]
+    assert np.isnan(measure(image, [70.0], [60.0]).raw_peak_adu[0])
+
+
+def test_a_hot_pixel_in_the_mask_is_mended_and_flagged():
+    image = sky_with([(70.0, 60.0, 50_000.0)])
+    clean = measure(image, [70.0], [60.0]).source_sky_adu[0]
+    mask = np.zeros(image.shape, bool)
+    image[63, 72], mask[63, 72] = 60_000.0, True
+    got = measure(image, [70.0], [60.0], mask=mask, recentre_limit_px=2.0)
+    assert got.flags[0] == Flag.BAD_PIXEL
+    assert got.source_sky_adu[0] == pytest.approx(clean, rel=0.005)
+    assert got.peak_adu[0] < 3000
+
+
+def test_a_nan_pixel_counts_as_bad():
+    image = sky_with([(70.0, 60.0, 50_000.0)])
+    image[63, 72] = np.nan
+    got = measure(image, [70.0], [60.0], recentre_limit_px=2.0)
+    assert got.flags[0] == Flag.BAD_PIXEL
+    assert np.isfinite(got.source_sky_adu[0])
+
+
+def test_more_than_a_tenth_masked_is_not_measured():
+    image = sky_with([(70.0, 60.0, 50_000.0)])
+    mask = np.zeros(image.shape, np.uint8)
+    mask[52:54, :] = 1  # outermost rows: 8 % of the circle or less
+    assert np.isfinite(measure(image, [70.0], [60.0], mask=mask).source_sky_adu[0])
+    mask[52:56, :] = 1
+    got = measure(image, [70.0], [60.0], mask=mask)
+    assert got.flags[0] & Flag.UNMEASURED
+    for name in ("source_sky_adu", "source_error_adu", "snr", "peak_adu", "fwhm_px"):
+        assert np.isnan(getattr(got, name)[0])
+
+
+def test_masked_pixels_do_not_reach_the_sky():
+    image = np.full((120, 140), 100.0)
+    image[60, 85:] = 120.0  # a bright row crossing the annulus, not bright enough to be clipped
+    image[::2] += 10.0
+    mask = np.zeros(image.shape, np.uint8)
+    mask[60, 85:] = 1
+    rest = image.copy()
+    rest[60, 85:] = np.nan
+    got, without = measure(image, [70.0], [60.0], mask=mask), measure(rest, [70.0], [60.0])
+    assert got.sky_adu_px[0] == without.sky_adu_px[0]
+    assert got.n_sky_px[0] == without.n_sky_px[0]
+
+
+def test_stars_at_and_over_the_edge():
+    image = sky_with([(70.0, 60.0, 50_000.0), (12.0, 20.0, 50_000.0), (3.0, 60.0, 50_000.0)])
+    got = measure(
+        image,
+        [70.0, 12.0, 3.0, -400.0, np.nan],
+        [60.0, 20.0, 60.0, 60.0, 60.0],
+        recentre_limit_px=2.0,
+    )
+    assert got.flags.tolist() == [0, Flag.NEAR_EDGE] + [Flag.NEAR_EDGE | Flag.UNMEASURED] * 3
+    assert np.isfinite(got.source_sky_adu).tolist() == [True, True, False, False, False]
+    assert got.source_sky_adu[1] == pytest.approx(got.source_sky_adu[0], rel=1e-3)
+
+
+def test_no_stars_is_an_empty_answer():
+    assert measure(np.full((60, 60), 1.0), [], []).source_sky_adu.shape == (0,)
+
+
+# ------------------------------------------------------------------------- relative fluxes
+
+
+def night(source, error):
+    nothing = np.zeros(np.shape(source))
+    columns = dict.fromkeys(domain.StarMeasurements.__slots__, nothing)
+    columns |= {"source_sky_adu": np.asarray(source), "source_error_adu": np.asarray(error)}
+    return domain.StarMeasurements(**columns)
+
+
+def stars(*roles_and_mags):
+    return [
+        domain.ApertureStar(
+            role=role, name=role, auid=None, ra_deg=0.0, dec_deg=0.0,
+            catalogue_mag=mag, catalogue_error_mag=None if mag is None else 0.02,
+        )
+        for role, mag in roles_and_mags
+    ]  # fmt: skip
+
+
+def test_relative_fluxes_by_hand():
+    """S = 100 50 300 100, σ = 3 4 12 5; ΣC = 400 ± 13; rel T1 = .25, C3 = 300/100."""
+    got = photometry.relative_fluxes(
+        night([[100.0, 50.0, 300.0, 100.0]], [[3.0, 4.0, 12.0, 5.0]]),
+        stars(("T1", None), ("T2", 12.0), ("C3", 10.0), ("C4", 11.0)),
+    )
+    assert got.rel_flux[0].tolist() == [0.25, 0.125, 3.0, 1 / 3]
+    assert got.tot_c_adu.tolist() == [400.0]
+    assert got.tot_c_err_adu.tolist() == [13.0]
+    t1_error = 0.25 * math.sqrt(9 / 100**2 + 169 / 400**2)
+    c3_error = 3.0 * math.sqrt(144 / 300**2 + 25 / 100**2)
+    assert got.rel_flux_err[0, [0, 2]] == pytest.approx([t1_error, c3_error], rel=1e-14)
+    assert got.rel_flux_snr[0, 0] == pytest.approx(0.25 / t1_error)
+
+
+def test_source_magnitudes_by_hand():
+    """Two comps of mag 10 make 9.247425 together; a star with half their light is 0.752575 fainter.
+
+    T stars get the magnitude of the ensemble, T2 as well; a comp its catalogue value.
+    """
+    mag, error = photometry.source_magnitudes(
+        night([[100.0, 200.0, 100.0, 100.0]], [[3.0, 4.0, 3.0, 4.0]]),
+        stars(("T1", None), ("T2", 12.0), ("C3", 10.0), ("C4", 10.0)),
+    )
+    assert mag[0] == pytest.approx([10.0, 9.247425010840047, 10.0, 10.0], rel=1e-12)
+    assert error[0, 0] == pytest.approx(2.5 * math.log10(1 + math.sqrt(9e-4 + 25 / 200**2)))
+    assert error[0, 2] == 0.02
+
+
+def test_a_missing_comp_leaves_no_relative_flux_rather_than_a_step():
+    got = photometry.relative_fluxes(
+        night([[100.0, 300.0, np.nan], [100.0, 300.0, 100.0]], np.ones((2, 3))),
+        stars(("T1", None), ("C2", 10.0), ("C3", 11.0)),
+    )
+    assert np.isnan(got.rel_flux[0, 0])
+    assert got.rel_flux[1, 0] == 0.25
+
+
+def test_the_only_comp_has_no_flux_relative_to_others():
+    got = photometry.relative_fluxes(
+        night([[100.0, 300.0]], np.ones((1, 2))), stars(("T1", None), ("C2", 10.0))
+    )
+    assert got.rel_flux[0, 0] == pytest.approx(1 / 3)
+    assert np.isnan(got.rel_flux[0, 1])
+
+
+def test_a_star_without_light_has_no_magnitude():
+    got = photometry.relative_fluxes(
+        night([[-5.0, 300.0]], np.ones((1, 2))), stars(("T1", None), ("C2", 10.0))
+    )
+    assert np.isnan(got.source_amag[0, 0])
+    assert np.isnan(got.source_amag_err[0, 0])
+    assert got.rel_flux_err[0, 0] > 0
+
+
+@settings(deadline=None)
+@given(st.floats(0.01, 100.0))
+def test_magnitudes_shift_with_the_flux_scale(scale):
+    shift = photometry.instrumental_mag(1000.0 * scale, 30.0) - photometry.instrumental_mag(
+        1000.0, 30.0
+    )
+    assert float(shift) == pytest.approx(-2.5 * math.log10(scale), abs=1e-12)
+
+
+def test_instrumental_magnitude_is_per_second():
+    """1000 ADU in 10 s: -2.5 log10 100 = -5; 1 % error is 0.010857 mag; no light, no magnitude."""
+    assert float(photometry.instrumental_mag(1000.0, 10.0)) == -5.0
+    assert float(photometry.instrumental_mag_error(1000.0, 10.0)) == pytest.approx(0.0108573620)
+    assert np.isnan(photometry.instrumental_mag(-1.0, 10.0))

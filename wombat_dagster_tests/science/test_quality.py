@@ -1,0 +1,95 @@
+"""Robust scatter and the points that a person should look at."""
+
+import types
+
+import numpy as np
+import pytest
+
+from wombat_dagster import domain
+from wombat_dagster.science import quality
+
+Flag = domain.Flag
+
+
+def night(n_frames=4, *, flags=None, source=None, altitude_deg=None):
+    """As much of a photometry table as the proposals read: T1 alone."""
+    columns = {
+        "flags": np.zeros((n_frames, 1), dtype=np.int64) if flags is None else flags,
+        "source_sky_adu": np.ones((n_frames, 1)) if source is None else source,
+    }
+    altitude = np.full(n_frames, 60.0) if altitude_deg is None else altitude_deg
+    return types.SimpleNamespace(
+        labels=tuple(str(i) for i in range(n_frames)),
+        star_index=lambda role: 0 if role == "T1" else None,
+        measured=types.SimpleNamespace(**columns),
+        times=types.SimpleNamespace(altitude_deg=altitude),
+    )
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 20, 200])
+def test_scatter_of_gaussian_values_is_unbiased(n):
+    """Mean over 4000 draws; the MAD of n values scatters by less than 0.9/sqrt(n)."""
+    rng = np.random.default_rng(n)
+    values = [quality.scatter(rng.normal(12.0, 0.02, n)) for _ in range(4000)]
+    assert np.mean(values) == pytest.approx(0.02, rel=0.05)
+
+
+def test_scatter_ignores_one_wild_value_and_missing_ones():
+    values = np.random.default_rng(0).normal(0, 1, 101)
+    clean = quality.scatter(values)
+    values[3] = 1000.0
+    assert quality.scatter(np.append(values, np.nan)) == pytest.approx(clean, rel=0.1)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [np.nan, np.nan, 3.0]])
+def test_one_value_has_no_scatter(values):
+    assert quality.scatter(np.array(values)) is None
+
+
+@pytest.mark.parametrize(
+    ("flag", "word"),
+    [
+        (Flag.SATURATED, "saturated"),
+        (Flag.NEAR_EDGE, "edge"),
+        (Flag.BAD_PIXEL, "masked"),
+        (Flag.UNMEASURED, "unmeasured"),
+        (Flag.NON_LINEAR, ""),
+        (Flag.OFF_CENTRE, ""),
+        (Flag.LOW_SNR, ""),
+    ],
+)
+def test_each_flag_of_the_variable_has_its_word(flag, word):
+    flags = np.array([[0], [flag]])
+    got = quality.propose_rejections(night(2, flags=flags), np.full(2, 21.0))
+    assert got == ("", word)
+
+
+def test_a_low_star_is_proposed():
+    altitude = np.array([60.0, 15.0, 14.9, np.nan])
+    got = quality.propose_rejections(night(altitude_deg=altitude), np.full(4, 21.0))
+    assert got == ("", "", "altitude", "")
+
+
+def test_more_than_a_magnitude_of_cloud_is_proposed():
+    zero_point = np.append(np.full(30, 21.0), [20.1, 19.9, np.nan])
+    got = quality.propose_rejections(night(33), zero_point)
+    assert got[-3:] == ("", "cloud", "nozeropoint")
+    assert set(got[:30]) == {""}
+
+
+def test_one_frame_with_a_wrong_exposure_time_does_not_cloud_the_night():
+    zero_point = np.append(np.full(40, 21.0), 25.0)
+    assert set(quality.propose_rejections(night(41), zero_point)) == {""}
+
+
+def test_reasons_are_joined():
+    flags = np.array([[Flag.SATURATED | Flag.NEAR_EDGE]])
+    got = quality.propose_rejections(
+        night(1, flags=flags, altitude_deg=np.array([5.0])), np.array([21.0])
+    )
+    assert got == ("saturated,edge,altitude",)
+
+
+def test_a_night_without_any_zero_point_does_not_fall_over():
+    got = quality.propose_rejections(night(2), np.full(2, np.nan))
+    assert got == ("nozeropoint", "nozeropoint")
