@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from wombat_dagster import config
+from wombat_dagster.catalogs.vsp import FOV_LADDER_ARCMIN
 from wombat_dagster.domain import (
     Aperture,
     BadPsf,
@@ -92,7 +94,7 @@ def choose_comps(
     )
     fwhm_px = float(np.median([s.fwhm_median_px or np.nan for _, s, _ in solved]))
     annulus_px = _aperture(settings.photometry, fwhm_px).sky_outer_px
-    return select_candidates(
+    candidates = select_candidates(
         chart,
         variable,
         [(frame.label, wcs) for frame, _, wcs in solved],
@@ -110,6 +112,10 @@ def choose_comps(
         target_colour=target.colour.get("B-V"),
         other_bands=_other_bands(observatory, observation, group.camera),
     )
+    notes = [*chart.notes, *candidates.notes]
+    if 2 * radius_arcmin > FOV_LADDER_ARCMIN[-1]:
+        notes.append(f"frames wider than the chart: comps from its {FOV_LADDER_ARCMIN[-1]:.0f}'")
+    return replace(candidates, notes=tuple(notes))
 
 
 def _jd(observation: Observation) -> float:
@@ -241,8 +247,21 @@ def measure_observation(
         linearity_adu=facts.linearity_adu.value,
         ledger=ledger,
         relative=relative_fluxes(kept, stars),
-        notes=(*candidates.variable.notes, *candidates.notes, *profile.notes),
+        notes=(
+            *_missing_calibration(reduction),
+            *candidates.variable.notes,
+            *candidates.notes,
+            *profile.notes,
+        ),
     )
+
+
+def _missing_calibration(reduction: Reduction) -> list[str]:
+    choice = reduction.choice
+    missing = [name for name in ("bias", "flat") if getattr(choice, name) is None]
+    if choice.bias is None and choice.dark is not None:
+        missing.remove("bias")  # the dark holds it
+    return [f"not calibrated for: {', '.join(missing)}"] if missing else []
 
 
 def _site(observatory: Observatory, frames: Sequence[ReducedFrame], variable: Variable) -> Site:

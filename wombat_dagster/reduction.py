@@ -11,6 +11,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from wombat_dagster.domain import (
+    NOCAL,
     CalibrationChoice,
     DetectorFacts,
     FrameKind,
@@ -278,9 +279,9 @@ def _cards(
     header["DATE-BEG"] = (frame.start_utc, "start of exposure, UTC")
     header["DATE-AVG"] = (middle.isoformat(timespec="milliseconds"), "mid-exposure, UTC")
     for name, master in (("BIAS", choice.bias), ("DARK", choice.dark), ("FLAT", choice.flat)):
-        header[f"M{name}"] = master.path if master else "nocal"
+        header[f"{name}FILE"] = master.path if master else NOCAL
         if master:
-            header[f"M{name}HASH"] = master.content_hash
+            header[f"{name}HASH"] = master.content_hash
     for name, fact in (
         ("GAIN", facts.gain_e_adu),
         ("RDN", facts.read_noise_e),
@@ -289,8 +290,8 @@ def _cards(
     ):
         if fact is not None:
             unit = {"GAIN": "e-/adu", "RDN": "e-"}.get(name, "raw adu")
-            header[f"W{name}"] = (fact.value, unit)
-            header[f"W{name}SRC"] = fact.source
+            header[f"{name}USED"] = (fact.value, unit)
+            header[f"{name}SRC"] = fact.source
     return header
 
 

@@ -192,9 +192,9 @@ def _is_star(pixels: NDArray[np.float32], stars: Detections, saturated: BoolArra
 def _neighbour_of_peak(
     pixels: NDArray[np.float32], stars: Detections, chosen: BoolArray
 ) -> FloatArray:
-    """Return the second brightest of the 3x3 pixels' mean neighbour over the brightest pixel.
+    """Return the mean of the two brighter side neighbours of each star's peak pixel over the peak.
 
-    The mean of the two brightest of the four side neighbours, over the peak: about 0.3 for a
+    About 0.3 for a
     Gaussian of FWHM 1.5 px, the noise only for a single hot pixel.
     """
     ny, nx = pixels.shape

@@ -107,42 +107,21 @@ def _sky_of(reference: Reference) -> StarTable:
 
 
 def _candidates(request: SolveRequest, reference: Reference) -> Iterator[WcsSolution]:
-    """Yield rough solutions: shifted; shifted and turned half round; turned anyhow."""
-    yield from _shifted(request, reference.solution, reference, turned=False)
-    flipped = _half_turned(reference.solution, request.width_px, request.height_px)
-    yield from _shifted(request, flipped, reference, turned=True)
+    """Yield rough solutions: shifted, as frames of a night mostly are; then turned anyhow."""
+    here, there, old = request.detections, reference.detections, reference.solution
+    shifts = shift_votes(
+        there.x_px[:VOTING_STARS],
+        there.y_px[:VOTING_STARS],
+        here.x_px[:VOTING_STARS],
+        here.y_px[:VOTING_STARS],
+    )
+    for dx, dy, _ in shifts:
+        yield replace(old, crpix_x=old.crpix_x + dx, crpix_y=old.crpix_y + dy)
     yield from _turned(request, reference)
 
 
-def _shifted(
-    request: SolveRequest, solution: WcsSolution, reference: Reference, *, turned: bool
-) -> list[WcsSolution]:
-    here, there = request.detections, reference.detections
-    x, y = there.x_px[:VOTING_STARS], there.y_px[:VOTING_STARS]
-    if turned:
-        x, y = request.width_px - 1 - x, request.height_px - 1 - y
-    shifts = shift_votes(x, y, here.x_px[:VOTING_STARS], here.y_px[:VOTING_STARS])
-    return [
-        replace(solution, crpix_x=solution.crpix_x + dx, crpix_y=solution.crpix_y + dy)
-        for dx, dy, _ in shifts
-    ]
-
-
-def _half_turned(solution: WcsSolution, width_px: int, height_px: int) -> WcsSolution:
-    """Return the solution of the image turned by 180 degrees: after a meridian flip."""
-    return replace(
-        solution,
-        crpix_x=width_px + 1 - solution.crpix_x,
-        crpix_y=height_px + 1 - solution.crpix_y,
-        cd11=-solution.cd11,
-        cd12=-solution.cd12,
-        cd21=-solution.cd21,
-        cd22=-solution.cd22,
-    )
-
-
 def _turned(request: SolveRequest, reference: Reference) -> Iterator[WcsSolution]:
-    """Yield solutions for any turn of the camera, as alt-azimuth mounts and people make them."""
+    """Yield solutions for any turn: meridian flips, alt-azimuth mounts, people at the camera."""
     here, there = request.detections, reference.detections
     x0, y0 = 0.5 * (request.width_px - 1), 0.5 * (request.height_px - 1)
     longer_px = float(max(request.width_px, request.height_px))

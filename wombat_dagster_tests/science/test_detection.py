@@ -87,6 +87,20 @@ def test_hot_pixels_and_clusters_are_no_stars():
     assert len(stars) >= 0.97 * len(x)
 
 
+def test_more_hot_pixels_than_stars_do_not_set_the_typical_width():
+    rng = np.random.default_rng(11)
+    x, y, flux = grid_of_stars(rng, n_side=5)
+    image = paint(rng, x, y, flux, shape=(340, 340))
+    hot = rng.integers(10, 330, (200, 2))
+    far = np.array([np.hypot(x - b, y - a).min() > 12 for a, b in hot])
+    image[tuple(hot[far].T)] += 15000.0
+    stars = detect_stars(image)
+    distance = np.hypot(np.subtract.outer(stars.x_px, x), np.subtract.outer(stars.y_px, y))
+    assert far.sum() > 150
+    assert np.sum(distance.min(axis=1) > 3.0) <= 5  # hot pixels side by side, or nearly
+    assert len(stars) >= 24
+
+
 def test_trailed_stars_are_found_and_say_so():
     rng = np.random.default_rng(5)
     x, y, flux = grid_of_stars(rng)

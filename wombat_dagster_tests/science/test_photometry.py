@@ -317,11 +317,12 @@ def test_a_nan_pixel_counts_as_bad():
 
 
 def test_more_than_a_tenth_masked_is_not_measured():
+    """Three rows are a segment 2.5 px high: 20.06 of 201.06 px, 9.98 %; a pixel more is 10.5 %."""
     image = sky_with([(70.0, 60.0, 50_000.0)])
     mask = np.zeros(image.shape, np.uint8)
-    mask[52:54, :] = 1  # outermost rows: 8 % of the circle or less
+    mask[52:55, :] = 1
     assert np.isfinite(measure(image, [70.0], [60.0], mask=mask).source_sky_adu[0])
-    mask[52:56, :] = 1
+    mask[55, 70] = 1
     got = measure(image, [70.0], [60.0], mask=mask)
     assert got.flags[0] & Flag.UNMEASURED
     for name in ("source_sky_adu", "source_error_adu", "snr", "peak_adu", "fwhm_px"):
@@ -330,8 +331,8 @@ def test_more_than_a_tenth_masked_is_not_measured():
 
 def test_masked_pixels_do_not_reach_the_sky():
     image = np.full((120, 140), 100.0)
-    image[60, 85:] = 120.0  # a bright row crossing the annulus, not bright enough to be clipped
     image[::2] += 10.0
+    image[60, 85:] = 113.0  # a bright row crossing the annulus, within 2 sigma: not clipped
     mask = np.zeros(image.shape, np.uint8)
     mask[60, 85:] = 1
     rest = image.copy()
@@ -339,6 +340,9 @@ def test_masked_pixels_do_not_reach_the_sky():
     got, without = measure(image, [70.0], [60.0], mask=mask), measure(rest, [70.0], [60.0])
     assert got.sky_adu_px[0] == without.sky_adu_px[0]
     assert got.n_sky_px[0] == without.n_sky_px[0]
+    unmasked = measure(image, [70.0], [60.0])
+    assert got.sky_adu_px[0] < unmasked.sky_adu_px[0] - 0.05
+    assert got.n_sky_px[0] < unmasked.n_sky_px[0]
 
 
 def test_stars_at_and_over_the_edge():

@@ -7,6 +7,7 @@ measured by others (``data/README.md``).
 import os
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +70,6 @@ def table(request, database):
 
 
 def with_table(request, table, **changes):
-    from dataclasses import replace
-
     return replace(request, star_table=table, **changes)
 
 
