@@ -11,7 +11,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -854,8 +854,8 @@ class StandardMagnitudes:
     """Standard magnitudes of T1 and T2 over one night; arrays have shape (n_frames,).
 
     `random_mag` is the frame-to-frame 1-sigma error, `zp_err_mag` the night's one zero-point error;
-    they are kept apart (DOMAIN section 6). `merr_mag` is what a report would quote. Neither error
-    is ever 0. NaN where a frame has no value. `upper_limit` marks T1 below SNR 3.
+    they are kept apart (DOMAIN section 6). `t1_merr_mag` is what a report would quote. Neither
+    error is ever 0. NaN where a frame has no value. `t1_upper_limit` marks T1 below SNR 3.
     """
 
     target: str
@@ -890,7 +890,9 @@ class StandardMagnitudes:
     check_scatter_mag: float | None
     transformation: Transformation
     transformed: bool  # TRANS=YES by evidence
-    method: str  # single | ensemble | ensemble+colour
+    method: str  # single | ensemble | ensemble+colour | two-filter
     comp_names: tuple[str, ...]
     held_reason: str | None = None
     notes: tuple[str, ...] = ()
+    merr: str = "random"  # what t1_merr_mag holds: random | total (zp_err_mag in quadrature)
+    sibling_versions: Mapping[str, str] = field(default_factory=dict)  # tables, by key

@@ -47,6 +47,8 @@ class Product:
         default=lambda _layout, _key, _value: {}
     )
     """Further files for people and other programs, written before the product itself."""
+    inputs: Callable[[Any], Mapping[str, str]] = field(default=lambda _value: {})
+    """Versions of other observations' products that went into this one, by their keys."""
 
     def path(self, layout: Layout, key: str) -> Path:
         """Return where the product of the partition `key` lies."""
@@ -59,12 +61,16 @@ class Product:
         return hashlib.sha256(self.encode(value)).hexdigest()[:16]
 
 
-def _json(file: str, kind: Any, status: Callable[[Any], StatusWords] | None = None) -> Product:
+def _no_words(_value: Any) -> StatusWords:
+    return {}
+
+
+def _json(file: str, kind: Any, status: Callable[[Any], StatusWords] = _no_words) -> Product:
     return Product(
         file=file,
         encode=lambda value: tables.dump_json(value).encode(),
         decode=lambda data: tables.load_json(kind, data.decode()),
-        **({"status": status} if status else {}),
+        status=status,
     )
 
 
@@ -114,6 +120,7 @@ PRODUCTS: dict[str, Product] = {
         encode=lambda value: tables.standard_to_text(value).encode(),
         decode=lambda data: tables.standard_from_text(data.decode()),
         status=_magnitude_words,
+        inputs=lambda magnitudes: magnitudes.sibling_versions,
     ),
     "light_curve": Product(file="light_curve.png", encode=bytes, decode=bytes),
 }
@@ -154,7 +161,8 @@ class ProductIOManager(dg.ConfigurableIOManager):
             path=observatory.layout.relative_to_products(path),
             content_hash=content_hash,
             version=content_hash[:16],
-            status=dict(product.status(obj)),
+            inputs=product.inputs(obj),
+            status=product.status(obj),
         )
         context.add_output_metadata({"file": dg.MetadataValue.path(str(path))})
 

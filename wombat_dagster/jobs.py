@@ -20,6 +20,12 @@ night_job = dg.define_asset_job(
     description="Master bias, darks and flats of one night",
     executor_def=dg.in_process_executor,
 )
+magnitudes_job = dg.define_asset_job(
+    "magnitudes_job",
+    selection=["standard_magnitudes", "light_curve"],
+    description="Standard magnitudes again, when another filter of the same night is there",
+    executor_def=dg.in_process_executor,
+)
 observation_job = dg.define_asset_job(
     "observation_job",
     selection=list(OBSERVATION_ASSETS),

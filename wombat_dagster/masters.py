@@ -9,7 +9,7 @@ import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from wombat_dagster.domain import FrameGroup, FrameKind, Master, NoCalibration, RawFrame
 from wombat_dagster.resources import Observatory
 from wombat_dagster.science import calibration as science
-from wombat_dagster.store.frames import array_hash, read_header, read_master, write_master
+from wombat_dagster.store.frames import (
+    UnreadableFrame,
+    array_hash,
+    card_text,
+    provenance_hash,
+    read_header,
+    read_master,
+    write_master,
+)
 from wombat_dagster.store.layout import FoundMaster, find_masters, night_directories
 from wombat_dagster.store.stacks import FrameStack
 
@@ -132,7 +140,7 @@ def _as_master(
         kind=file.kind,
         date=date,
         filter=file.filter,
-        group=group,
+        group=replace(group, readout=None),  # its header need not be a raw frame's
         path=observatory.layout.relative_to_data(file.path),
         content_hash=array_hash(image),
         n_used=int(header.get("NCOMBINE", 1)),
@@ -148,15 +156,7 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
     science.refuse_too_few(len(unit.frames), settings.min_frames, unit.words)
     offset = _offset_master(observatory, unit)
     inputs = _inputs_hash(unit, offset, settings.clip_sigma)
-    path = observatory.layout.master_path(
-        unit.frames[0].night_directory,
-        unit.kind,
-        filter=unit.filter,
-        exposure_s=unit.exposure_s,
-        group=unit.group,
-        is_main_group=unit.group.shape_words == _main_shape(observatory, unit.date),
-        filters_of_night=_filters(observatory, unit.date),
-    )
+    path = _free_path(observatory, unit)
     relative = observatory.layout.relative_to_data(path)
     known = {master.path: master for master in observatory.status.masters(unit.kind)}
     if relative in known and _inputs_card(path) == inputs:
@@ -165,6 +165,8 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
     with FrameStack(paths) as stack:
         combined = _Combined(stack, unit, offset, observatory)
         header = _provenance(unit, offset, combined, inputs)
+        # Before the file: a crash between the two must not make ours look like the observer's.
+        observatory.status.remember_our_master(array_hash(combined.image.astype(np.float32)))
         content_hash = write_master(path, combined.image, header, combined.mask)
     temperatures = [f.ccd_temperature_c for f in unit.frames if f.ccd_temperature_c is not None]
     return Master(
@@ -184,6 +186,40 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
         bias_hash=offset.content_hash if offset else None,
         notes=tuple(combined.refusals),
     )
+
+
+def _free_path(observatory: Observatory, unit: Unit) -> Path:
+    """Return where the master of `unit` goes: never over a file that wombat did not make.
+
+    Raises
+    ------
+    NoCalibration
+        Every name it could have is taken by the observer's own files.
+    """
+    is_main_group = unit.group.shape_words == _main_shape(observatory, unit.date)
+    taken = []
+    for plain_name in (True, False) if is_main_group else (False,):
+        path = observatory.layout.master_path(
+            unit.frames[0].night_directory,
+            unit.kind,
+            filter=unit.filter,
+            exposure_s=unit.exposure_s,
+            group=unit.group,
+            is_main_group=plain_name,
+            filters_of_night=_filters(observatory, unit.date),
+        )
+        if not path.exists() or _is_ours(observatory, path):
+            return path
+        taken.append(path.name)
+    raise NoCalibration(f"{unit.words}: the observer's {' and '.join(taken)} stay as they are")
+
+
+def _is_ours(observatory: Observatory, path: Path) -> bool:
+    try:
+        content_hash = provenance_hash(path)
+    except UnreadableFrame:
+        return False
+    return content_hash is not None and observatory.status.is_our_master(content_hash)
 
 
 def _main_shape(observatory: Observatory, date: dt.date) -> str | None:
@@ -331,11 +367,11 @@ class _Combined:
                 f"{len(keep)} usable {self._unit.words}, at least {calibration.min_frames} wanted"
                 f" ({len(self.refusals)} refused: {refused})"
             )
-        level = {
+        offset_free = {
             i: science.central_median(self._stack.frame(i).astype(np.float64) - subtract)
             for i in keep
         }
-        divisors = np.array([level[i] for i in keep])[:, None, None]
+        divisors = np.array([offset_free[i] for i in keep])[:, None, None]
         n_rejected, combined = self._median(
             keep, lambda rows, band: (band.astype(np.float64) - subtract[rows]) / divisors
         )
@@ -361,22 +397,22 @@ def _provenance(unit: Unit, offset: Master | None, combined: _Combined, inputs: 
     header["BUNIT"] = "adu" if unit.kind is not FrameKind.FLAT else ""
     header["XBINNING"], header["YBINNING"] = (int(n) for n in unit.group.binning.split("x"))
     if unit.group.camera:
-        header["INSTRUME"] = unit.group.camera
+        header["INSTRUME"] = card_text(unit.group.camera)
     if unit.filter is not None:
-        header["FILTER"] = unit.filter
+        header["FILTER"] = card_text(unit.filter)
     if unit.exposure_s is not None:
         header["EXPTIME"] = unit.exposure_s
     if combined.read_noise_adu is not None:
-        header["RDNOISE"] = (combined.read_noise_adu, "adu, from the first two frames")
+        header["RDNMEAS"] = (combined.read_noise_adu, "adu, from the first two frames")
     if combined.gain_e_adu is not None:
-        header["EGAIN"] = (combined.gain_e_adu, "e-/adu, from the first two flats")
+        header["GAINMEAS"] = (combined.gain_e_adu, "e-/adu, from the first two flats")
     if offset is not None:
-        header["OFFSET1"] = (offset.path, "subtracted from every frame")
+        header["OFFSET1"] = (card_text(offset.path), "subtracted from every frame")
         header["OFFHASH1"] = offset.content_hash[:32]
     header[INPUTS_CARD] = (inputs, "inputs and settings")
     for frame in unit.frames:
-        header["HISTORY"] = f"input {frame.path}"
+        header["HISTORY"] = card_text(f"input {frame.path}")
         header["HISTORY"] = f"  pixels sha256 {frame.pixel_hash}"
     for words in combined.refusals:
-        header["HISTORY"] = f"refused {words}"
+        header["HISTORY"] = card_text(f"refused {words}")
     return header

@@ -27,6 +27,7 @@ from wombat_dagster.domain import (
     Variable,
     WcsSolution,
 )
+from wombat_dagster.io_managers import read_product
 from wombat_dagster.resources import Observatory
 from wombat_dagster.science.astrometry import chart_radius_arcmin, position_at_epoch, project
 from wombat_dagster.science.detection import detect_stars
@@ -42,6 +43,7 @@ from wombat_dagster.science.sequence import (
 from wombat_dagster.science.site import choose_site
 from wombat_dagster.science.standard import choose_transformation, standardise
 from wombat_dagster.science.timing import frame_times
+from wombat_dagster.siblings import sibling_versions
 from wombat_dagster.store.frames import read_master, read_reduced
 
 log = logging.getLogger(__name__)
@@ -369,9 +371,18 @@ def standard_magnitudes_of(
     reduction: Reduction,
     table: PhotometryTable,
 ) -> StandardMagnitudes:
-    """Return the standard magnitudes of T1 and T2. Raises NoStandard."""
-    return standardise(
+    """Return the standard magnitudes of T1 and T2, with the colour of what siblings there are.
+
+    Raises NoStandard.
+    """
+    instrument = observatory.settings.for_camera(reduction.group.camera)
+    versions = sibling_versions(observatory, observation) if instrument.transform else {}
+    magnitudes = standardise(
         table,
         transformation=_transformation(observatory, observation, reduction, table.band),
         merr=observatory.settings.magnitudes.merr,
+        siblings=[read_product(observatory, "photometry_table", key) for key in versions],
+        coefficients=instrument.transform,
+        coefficient_errors=instrument.transform_error,
     )
+    return replace(magnitudes, sibling_versions=versions)

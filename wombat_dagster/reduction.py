@@ -28,16 +28,16 @@ from wombat_dagster.resources import Observatory
 from wombat_dagster.science import calibration as science
 from wombat_dagster.store.frames import (
     UnreadableFrame,
+    card_text,
     read_image,
     read_master,
     without_wcs,
     write_reduced,
 )
 from wombat_dagster.store.layout import frame_labels, night_directories, sort_flats
+from wombat_dagster.store.status import words_without_usable
 
 log = logging.getLogger(__name__)
-
-MAX_REASONS_IN_WORDS = 3
 
 
 def organise_night(observatory: Observatory, date: dt.date) -> tuple[RawFrame, ...]:
@@ -84,8 +84,7 @@ def usable_lights(observatory: Observatory, observation: Observation) -> list[Ra
     usable = [frame for frame in frames if frame.reason is None]
     if usable:
         return usable
-    reasons = list(dict.fromkeys(frame.reason or "" for frame in frames))
-    words = f"0 of {len(frames)} frames usable: {'; '.join(reasons[:MAX_REASONS_IN_WORDS])}"
+    words = words_without_usable(frames)
     if frames and all((frame.reason or "").startswith("notime") for frame in frames):
         raise NoTime(words)
     raise NoFrames(words)
@@ -274,12 +273,12 @@ def _cards(
     start = dt.datetime.fromisoformat(frame.start_utc)
     middle = start + dt.timedelta(seconds=(frame.exposure_s or 0.0) / 2)
     header["BUNIT"] = "adu"
-    header["RAWFILE"] = frame.path
+    header["RAWFILE"] = card_text(frame.path)
     header["RAWHASH"] = (frame.pixel_hash, "SHA-256 of the raw pixels")
     header["DATE-BEG"] = (frame.start_utc, "start of exposure, UTC")
     header["DATE-AVG"] = (middle.isoformat(timespec="milliseconds"), "mid-exposure, UTC")
     for name, master in (("BIAS", choice.bias), ("DARK", choice.dark), ("FLAT", choice.flat)):
-        header[f"{name}FILE"] = master.path if master else NOCAL
+        header[f"{name}FILE"] = card_text(master.path) if master else NOCAL
         if master:
             header[f"{name}HASH"] = master.content_hash
     for name, fact in (

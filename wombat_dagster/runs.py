@@ -4,16 +4,22 @@ import contextlib
 import datetime as dt
 import logging
 import os
+import sqlite3
+import tempfile
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.instance.ref import InstanceRef
 
 from wombat_dagster import config
 from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
-from wombat_dagster.resources import Observatory
+from wombat_dagster.resources import Observatory, open_observatory
+from wombat_dagster.siblings import has_newer_siblings
+from wombat_dagster.store import schema
 from wombat_dagster.store.frames import write_bytes_atomic
 from wombat_dagster.store.status import TargetRow
 
@@ -22,6 +28,10 @@ log = logging.getLogger(__name__)
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 FINISHED = {"validate", "held"}
 
+NO_CAPTURE = {
+    "module": "dagster._core.storage.noop_compute_log_manager",
+    "class": "NoOpComputeLogManager",
+}
 DAGSTER_YAML = "dagster.yaml"
 
 
@@ -35,21 +45,28 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """How one partition ended. `error` is set only when wombat itself failed."""
+    """How one partition ended. `error` is set only when wombat itself failed.
+
+    The traceback is in the Dagster UI, under `run_id`.
+    """
 
     key: str
     error: str | None
+    run_id: str
 
 
 @contextlib.contextmanager
 def home(base: Path) -> Iterator[dg.DagsterInstance]:
     """Work in `base`, the directory of ``wombat.toml``, and give its Dagster instance.
 
-    ``dagster.yaml`` there names places relative to it; one is made when there is none.
+    ``dagster.yaml`` there names places relative to it; one is made when there is none. What steps
+    write to the terminal is not captured: it would cost four processes a run, which a Ctrl-C hits.
     """
     prepare_home(base)
-    with contextlib.chdir(base), dg.DagsterInstance.get() as instance:
-        yield instance
+    with contextlib.chdir(base):
+        reference = InstanceRef.from_dir(str(base), overrides={"compute_logs": NO_CAPTURE})
+        with dg.DagsterInstance.from_ref(reference) as instance:
+            yield instance
 
 
 def prepare_home(base: Path) -> None:
@@ -87,6 +104,27 @@ def plan(
     return Plan(nights=tuple(nights), observations=tuple(rows))
 
 
+def with_word(observatory: Observatory, word: str) -> Plan:
+    """Return the plan that runs exactly the observations whose `proc` or `apphot` is `word`."""
+    rows = [row for row in observatory.status.targets() if word in (row.proc, row.apphot)]
+    return Plan(nights=(), observations=tuple(rows))
+
+
+@contextlib.contextmanager
+def rehearsal(settings: config.Settings) -> Iterator[Observatory]:
+    """Give an observatory whose database is a copy that is thrown away: nothing is recorded."""
+    real = settings.path(settings.database)
+    with tempfile.TemporaryDirectory(prefix="wombat_rehearsal_") as folder:
+        copy = Path(folder) / real.name
+        if real.exists():
+            with (
+                contextlib.closing(schema.connect(real)) as source,
+                contextlib.closing(sqlite3.connect(copy)) as target,
+            ):
+                source.backup(target)
+        yield Observatory(settings.model_copy(update={"database": copy}))
+
+
 def register(instance: dg.DagsterInstance, observatory: Observatory) -> None:
     """Make every night and observation known a partition."""
     for definition, keys in (
@@ -103,27 +141,79 @@ def execute(
     instance: dg.DagsterInstance,
     planned: Plan,
     *,
+    on_step: Callable[[str, str], None] = lambda _key, _asset: None,
     on_done: Callable[[Done], None] = lambda _done: None,
 ) -> list[Done]:
-    """Run a plan in this process, all nights before the first observation."""
-    from wombat_dagster.definitions import defs
+    """Run a plan in this process, all nights before the first observation.
 
+    `on_step` hears the partition key and the asset whenever one begins, `on_done` how each ended.
+    An interrupt (Ctrl-C) ends the partition at work, recorded as failed in Dagster, and is raised.
+    """
     results = []
     units = [("night_job", key) for key in planned.nights]
     units += [("observation_job", row.observation.key) for row in planned.observations]
     for job_name, key in units:
-        job = defs.resolve_job_def(job_name)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.BetaWarning)  # DataVersion on Output
-            result = job.execute_in_process(
-                partition_key=key, instance=instance, run_config=QUIET, raise_on_error=False
-            )
-        error = None if result.success else _failure(result)
-        if error:
-            log.error("%s %s: %s", job_name, key, error)
-        results.append(Done(key=key, error=error))
+        results.append(_execute_one(instance, job_name, key, on_step))
         on_done(results[-1])
+    # Two filters tell a colour: whoever was measured first gets its magnitudes again.
+    for key in _with_newer_siblings(planned):
+        again = _execute_one(instance, "magnitudes_job", key, on_step)
+        if again.error:
+            results.append(again)
     return results
+
+
+def _with_newer_siblings(planned: Plan) -> list[str]:
+    observatory = open_observatory()
+    units = {(row.observation.date, row.observation.target) for row in planned.observations}
+    return [
+        row.observation.key
+        for row in observatory.status.targets()
+        if (row.observation.date, row.observation.target) in units
+        and row.submitted is None
+        and has_newer_siblings(observatory, row.observation)
+    ]
+
+
+def _execute_one(
+    instance: dg.DagsterInstance, job_name: str, key: str, on_step: Callable[[str, str], None]
+) -> Done:
+    from wombat_dagster.definitions import defs
+
+    run_id = str(uuid.uuid4())
+    instance.add_event_listener(run_id, _step_listener(key, on_step))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # DataVersion on Output
+        result = defs.resolve_job_def(job_name).execute_in_process(
+            partition_key=key,
+            instance=instance,
+            run_config=QUIET,
+            raise_on_error=False,
+            run_id=run_id,
+        )
+    if _was_interrupted(result):
+        raise KeyboardInterrupt
+    error = None if result.success else _failure(result)
+    if error:
+        log.error("%s %s: %s", job_name, key, error)
+    return Done(key=key, error=error, run_id=run_id)
+
+
+def _step_listener(
+    key: str, on_step: Callable[[str, str], None]
+) -> Callable[[dg.EventLogEntry], None]:
+    def listen(entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is not None and event.is_step_start and event.step_key:
+            on_step(key, event.step_key)
+
+    return listen
+
+
+def _was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    failures: Sequence[dg.DagsterEvent] = result.filter_events(lambda event: event.is_step_failure)
+    errors = [event.step_failure_data.error for event in failures]
+    return any(e is not None and e.cls_name == "DagsterExecutionInterruptedError" for e in errors)
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> str:

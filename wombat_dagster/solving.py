@@ -58,11 +58,28 @@ def solve_observation(
     VsxUnavailable
         The headers say no position and VSX, which knows the target's, is away.
     """
-    solved = _Night(observatory, observation, reduction).solve()
-    solved = tuple(
-        replace(s, raw_hash=frame.raw_hash)
-        for s, frame in zip(solved, reduction.frames, strict=True)
-    )
+    night = _Night(observatory, observation, reduction)
+    solved = night.solve()
+    _record(observatory, observation, reduction, solved)
+    if all(s.solution is None for s in solved) and night.asks_vsx():
+        solved = night.solve_around_target()
+        _record(observatory, observation, reduction, solved)
+    unsolved = [s for s in solved if s.solution is None]
+    if len(unsolved) == len(solved):
+        reasons = Counter(s.reason for s in unsolved)
+        words = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
+        remark = next((s.message for s in unsolved if s.message), "")
+        raise NoWcs(f"0 of {len(solved)} frames solved ({words}) {remark}".rstrip())
+    return solved
+
+
+def _record(
+    observatory: Observatory,
+    observation: Observation,
+    reduction: Reduction,
+    solved: tuple[FrameSolution, ...],
+) -> None:
+    """Write the solutions into the reduced frames' headers and into ``WCS``."""
     width, height = reduction.group.width_px, reduction.group.height_px
     centres = {}
     for solution, frame in zip(solved, reduction.frames, strict=True):
@@ -73,13 +90,6 @@ def solve_observation(
             ra, dec = sky(solution.solution, (width - 1) / 2, (height - 1) / 2)
             centres[solution.file] = (float(ra), float(dec))
     observatory.status.record_solutions(observation, solved, centres=centres)
-    unsolved = [s for s in solved if s.solution is None]
-    if len(unsolved) == len(solved):
-        reasons = Counter(s.reason for s in unsolved)
-        words = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
-        remark = next((s.message for s in unsolved if s.message), "")
-        raise NoWcs(f"0 of {len(solved)} frames solved ({words}) {remark}".rstrip())
-    return solved
 
 
 class _Night:
@@ -94,6 +104,7 @@ class _Night:
         self._raw = {f.path: f for f in observatory.status.light_frames(observation)}
         self._solutions: dict[int, FrameSolution] = self._known()
         self._detections: dict[int, Detections] = {}
+        self._trust_headers = True
         self._position = self._fallback_position()
         self._table = self._star_table()
         self._embedded = CatalogueSolver() if self._table is not None else None
@@ -117,18 +128,23 @@ class _Night:
             return None
         if len(self._solutions) == len(self._frames):
             return None
+        return self._target_position()
+
+    def _target_position(self) -> tuple[float, float] | None:
+        """Return where the target is, by configuration or VSX; None when VSX has no such star."""
         target = self._observatory.settings.for_target(self._observation.target)
         if target is not None and target.ra_deg is not None and target.dec_deg is not None:
             return target.ra_deg, target.dec_deg
         try:
             variable = self._observatory.vsx.variable(self._observation.target, target)
         except UnknownVariable as unknown:
-            log.warning("no position in the headers, and %s", unknown)
+            log.warning("no position to be had: %s", unknown)
             return None
         return variable.ra_deg, variable.dec_deg
 
     def _hints(self, raw: RawFrame) -> tuple[float | None, float | None]:
-        if raw.ra_hint_deg is not None and raw.dec_hint_deg is not None:
+        hinted = raw.ra_hint_deg is not None and raw.dec_hint_deg is not None
+        if hinted and self._trust_headers:
             return raw.ra_hint_deg, raw.dec_hint_deg
         return self._position or (None, None)
 
@@ -202,7 +218,29 @@ class _Night:
                 self._solve_one(index)
         n_solved = sum(s.solution is not None for s in self._solutions.values())
         log.info("%s: %d of %d frames solved", self._observation.key, n_solved, len(self._frames))
-        return tuple(self._solutions[i] for i in range(len(self._frames)))
+        return tuple(
+            replace(self._solutions[i], raw_hash=frame.raw_hash)
+            for i, frame in enumerate(self._frames)
+        )
+
+    def asks_vsx(self) -> bool:
+        """Tell whether a failure is worth another try around the target's own position.
+
+        A header that names no scale does not deserve to be believed about the position either.
+        """
+        return self._position is None and any(
+            self._scale(self._raw[frame.raw]) is None for frame in self._frames
+        )
+
+    def solve_around_target(self) -> tuple[FrameSolution, ...]:
+        """Solve again, every frame hinted at where the target is. Raises VsxUnavailable."""
+        position = self._target_position()
+        if position is not None:
+            self._position, self._trust_headers = position, False
+            self._table = self._star_table()
+            self._embedded = CatalogueSolver() if self._table is not None else None
+            self._solutions.clear()
+        return self.solve()
 
     def _solve_one(self, index: int) -> None:
         reference = self._reference(index)

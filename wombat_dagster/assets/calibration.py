@@ -44,6 +44,10 @@ def raw_frames(
     yield from conclude(context, opened, lambda: organise_night(opened, _night(context)), describe)
 
 
+def _number(value: float | None, factor: float = 1.0) -> str:
+    return "not known" if value is None else f"{factor * value:.4g}"
+
+
 def _describe_masters(masters: tuple[Master, ...]) -> dict[str, Any]:
     rows = [
         dg.TableRecord(
@@ -51,9 +55,9 @@ def _describe_masters(masters: tuple[Master, ...]) -> dict[str, Any]:
                 "file": master.path,
                 "used": master.n_used,
                 "refused": master.n_refused,
-                "rejected_percent": round(100 * (master.rejected_fraction or 0.0), 4),
-                "read_noise_adu": round(master.read_noise_adu or 0.0, 3),
-                "gain_e_adu": round(master.gain_e_adu or 0.0, 3),
+                "rejected_percent": _number(master.rejected_fraction, 100.0),
+                "read_noise_adu": _number(master.read_noise_adu),
+                "gain_e_adu": _number(master.gain_e_adu),
                 "made_by_us": master.made_by_us,
             }
         )

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
-from wombat_dagster.checks import PRODUCT_CHECK, check_results
+from wombat_dagster.checks import check_results, no_product_results
 from wombat_dagster.domain import ServiceUnavailable, Shortfall
 from wombat_dagster.io_managers import PRODUCTS
 from wombat_dagster.partitions import OBSERVATIONS
@@ -41,13 +41,7 @@ def conclude(
             description=words,
             metadata={"ending": type(ending).__name__, "reason": words},
         )
-        yield dg.AssetCheckResult(
-            asset_key=context.asset_key,
-            check_name=PRODUCT_CHECK,
-            passed=False,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=words,
-        )
+        yield from no_product_results(context.asset_key, words)
         return
     version = dg.DataVersion(PRODUCTS[asset].version(value))
     yield dg.Output(value, metadata=dict(describe(value)), data_version=version)

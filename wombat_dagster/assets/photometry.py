@@ -185,7 +185,7 @@ def standard_magnitudes(
     )
 
 
-def _rounded(value: float | None) -> float | None:
+def _rounded(value: float | np.floating[Any] | None) -> float | None:
     return None if value is None else round(float(value), 4)
 
 

@@ -123,8 +123,9 @@ def _caption(
     standard: domain.StandardMagnitudes, remarks: tuple[str, ...], has_check: bool
 ) -> list[_Line]:
     """Return the lines below the picture, the reason of a held night first."""
+    bars = "in the bars of T1" if standard.merr == "total" else "not in the bars"
     parts = [
-        f"zero-point error of the night {standard.zp_err_mag:.3f} mag",
+        f"zero-point error {standard.zp_err_mag:.3f} mag, {bars}",
         f"{_comp_count(standard)}, chart {standard.chart_id}",
         standard.method,
         f"TRANS={'YES' if standard.transformed else 'NO'}",

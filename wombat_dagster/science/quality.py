@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from wombat_dagster import domain
-from wombat_dagster.domain import FloatArray
+from wombat_dagster.domain import BoolArray, FloatArray
 
 MIN_ALTITUDE_DEG: Final = 15.0
 MAX_CLOUD_MAG: Final = 1.0
@@ -24,6 +24,7 @@ EDGE = "edge"
 MASKED = "masked"
 UNMEASURED = "unmeasured"
 NO_ZERO_POINT = "nozeropoint"
+NO_COLOUR = "nocolour"
 ALTITUDE = "altitude"
 CLOUD = "cloud"
 
@@ -55,14 +56,18 @@ def dimming(zero_point_mag: FloatArray) -> FloatArray:
 
 
 def propose_rejections(
-    table: domain.PhotometryTable, zero_point_mag: FloatArray
+    table: domain.PhotometryTable,
+    zero_point_mag: FloatArray,
+    *,
+    without_colour: BoolArray | None = None,
 ) -> tuple[str, ...]:
     """Return per frame why its point of T1 should be looked at, words joined by ",", "" when fine.
 
     Words: ``saturated``, ``edge`` (aperture or annulus leaves the frame), ``masked`` (bad pixel in
-    the aperture), ``unmeasured``, ``nozeropoint`` (no comp measured), ``altitude`` (below 15
-    degrees), ``cloud`` (zero point more than 1 mag below the night's best). `zero_point_mag` has
-    shape (n_frames,), for counts per second.
+    the aperture), ``unmeasured``, ``nozeropoint`` (no comp measured), ``nocolour`` (transformed by
+    the colour of a distant frame), ``altitude`` (below 15 degrees), ``cloud`` (zero point more than
+    1 mag below the night's best). `zero_point_mag` has shape (n_frames,), for counts per second;
+    `without_colour` the same, None: no frame.
     """
     t1 = table.star_index("T1")
     if t1 is None:
@@ -75,6 +80,7 @@ def propose_rejections(
         MASKED: (flags & domain.Flag.BAD_PIXEL) != 0,
         UNMEASURED: ((flags & domain.Flag.UNMEASURED) != 0) | missing,
         NO_ZERO_POINT: ~np.isfinite(zero_point_mag),
+        NO_COLOUR: np.zeros(len(missing), bool) if without_colour is None else without_colour,
         ALTITUDE: table.times.altitude_deg < MIN_ALTITUDE_DEG,
         CLOUD: dimming(zero_point_mag) > MAX_CLOUD_MAG,
     }

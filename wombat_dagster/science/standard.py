@@ -4,11 +4,14 @@ First the formulas of DOMAIN section 6, each by itself; then `standardise`, whic
 night. Notation of the AAVSO's transformation programs (TA, TG): lower case instrumental, upper case
 standard, ``s`` star, ``c`` comp; ``Tv_bv`` is the slope of V - v against B - V.
 
-What stays out: two-filter nights and the fit of a colour term to the night's own comps have their
-formulas here and are not yet called by `standardise`; the field ensemble is to come.
+The pair of filters and the colour in time of a two-filter night are in `two_filters`. What stays
+out: the fit of a colour term to the night's own comps has its formulas here and is not yet called
+by `standardise`; the field ensemble is to come.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, Literal
 
 import numpy as np
@@ -17,6 +20,14 @@ from numpy.typing import NDArray
 from wombat_dagster import domain
 from wombat_dagster.domain import BoolArray, FloatArray
 from wombat_dagster.science import quality
+from wombat_dagster.science.two_filters import (
+    MAX_GAP_D,
+    ColourCurve,
+    FilterPair,
+    MagnitudeCurve,
+    choose_pairs,
+    colour_curve,
+)
 
 Number = float | FloatArray
 
@@ -43,6 +54,8 @@ TWO_FILTER_TOLERANCE_MAG: Final = 1e-4
 TWO_FILTER_ROUNDS: Final = 15
 
 EXTINCTION_MIN_AIRMASS_DIFFERENCE: Final = 0.01
+
+NO_COEFFICIENTS: Final[Mapping[str, float]] = MappingProxyType({})
 
 # The coefficient for one filter alone, with a colour supplied (TA help).
 SINGLE_FILTER_COEFFICIENT: Final = {
@@ -602,6 +615,75 @@ class _Series:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Comps:
+    """The comps of a table that have a catalogue magnitude, and where each of them counts."""
+
+    listed: list[int]
+    seen: list[int]  # those that count on some frame
+    usable: BoolArray  # shape (n_frames, n_stars)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CompColours:
+    """What the comps are transformed by; `of_comp` holds the catalogue colours by comp."""
+
+    coefficient: float
+    index: str
+    of_comp: Mapping[str, float]
+    lacking: str  # words for a comp that is not in `of_comp`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Term:
+    """The colour term T Δ of one star and what it adds to the star's errors; shape (n_frames,).
+
+    `own_weight` is how often the frame's own magnitude is in the term, `other_error` the noise that
+    other frames bring in, `level_error` what is the same on every frame. `measured`: not borrowed
+    from a distant frame.
+    """
+
+    magnitude: FloatArray
+    own_weight: FloatArray
+    other_error: FloatArray
+    level_error: float
+    measured: BoolArray
+
+    @classmethod
+    def constant(cls, n_frames: int, magnitude: float, level_error: float = 0.0) -> "_Term":
+        """Return the same term on every frame."""
+        nothing = np.zeros(n_frames)
+        return cls(
+            magnitude=nothing + magnitude,
+            own_weight=nothing,
+            other_error=nothing,
+            level_error=level_error,
+            measured=np.ones(n_frames, dtype=bool),
+        )
+
+    def random(self, own_error: FloatArray) -> FloatArray:
+        """Return the random error of a star whose untransformed magnitudes have `own_error`."""
+        return np.hypot(own_error * (1 + self.own_weight), self.other_error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """The colour terms of T1 and T2 and what to note about them."""
+
+    t1: _Term
+    t2: _Term
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MeasuredColour:
+    """A night transformed by two filters: what the comps and T1 and T2 are transformed by."""
+
+    comps: _CompColours
+    terms: _Terms
+    transformation: domain.Transformation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Ensemble:
     """The night's comps and the zero points they give."""
 
@@ -644,16 +726,34 @@ def standardise(
     *,
     transformation: domain.Transformation,
     merr: Literal["random", "total"] = "random",
+    siblings: Sequence[domain.PhotometryTable] = (),
+    coefficients: Mapping[str, float] = NO_COEFFICIENTS,
+    coefficient_errors: Mapping[str, float] = NO_COEFFICIENTS,
 ) -> domain.StandardMagnitudes:
     """Return the standard magnitudes of T1 and T2 with both errors (SPEC section 8, DOMAIN 6).
 
-    Per frame the plain mean of the ensemble's zero points, never with T2. With a coefficient and
-    the variable's colour in `transformation` T1 gets T (colour - mean colour of the comps).
+    Per frame the plain mean of the ensemble's zero points, never with T2. T1 gets the colour term
+    T (colour - mean colour of the comps) with the colour that two filters measure (DOMAIN 6c); else
+    with the coefficient and the variable's colour in `transformation` (6f); else none (6b).
+
+    Parameters
+    ----------
+    transformation
+        The colour term for one filter alone, see `choose_transformation`.
+    merr
+        What `t1_merr_mag` holds: the random error, or with `zp_err_mag` in quadrature.
+    siblings
+        The measurements of the same target and night through other filters, in any order.
+    coefficients, coefficient_errors
+        Stored coefficients by TG's names (``Tv_bv``), from standard fields. An error that is not
+        there counts as 0.
 
     Raises
     ------
     domain.NoStandard
         No comp with a catalogue magnitude was measured, or T1 on no frame together with one.
+    ValueError
+        A sibling is of another target.
 
     Notes
     -----
@@ -666,6 +766,17 @@ def standardise(
       comps' mean colour: T1 = instrumental + zero_point + T (colour - mean).
     - The errors of T and of the variable's colour are the same on every frame: they are in
       `zp_err_mag`, not in the random error. T2's colour is the catalogue's: it has no such part.
+    - Two filters: only comps used in all filters concerned count, if they are at least half of
+      those used in this one. The colour is interpolated in time (`two_filters.colour_curve`)
+      between frames whose point is not proposed to be rejected. Its noise is in the random error,
+      less or more by what it shares with the frame's own magnitude; a colour that is the same all
+      night has its noise in `zp_err_mag`, where the errors of the coefficients are as well, for the
+      root mean square of T1's Δ. Catalogue errors of the comps' colours cancel: Δ is instrumental.
+    - A frame farther than 0.1 d from either filter's frames keeps the nearest colour, with 0.1 mag
+      as its error, and is proposed to be rejected (``nocolour``): neither a hole nor a step. When
+      that is more than half of them, two filters are not used.
+    - T2 is transformed like T1, by its own measured colour, so that it checks both filters; where
+      that was not measured by its catalogue colour.
     - Gain unknown: the formal errors mean nothing, T2's scatter scaled to each frame's formal error
       replaces them.
     - T2's scatter is used, here, in MERR and to hold the night, from 5 frames on.
@@ -674,17 +785,21 @@ def standardise(
     if t1 is None:
         raise domain.NoStandard("no aperture T1 in the measurement table")
     series = _Series.of(table)
-    ensemble = _ensemble(table, series, transformation)
-    rejected = quality.propose_rejections(table, ensemble.zero.zero_point_mag)
-    check = _check_star(table, series, ensemble, transformation, rejected)
-    limited, t1_mag = _target_magnitude(table, series, t1, ensemble, transformation)
-    random, quoted = _target_errors(table, series.error[:, t1], ensemble, check)
+    measured, failures = _measure_colour(table, siblings, coefficients, coefficient_errors)
+    ensemble = _ensemble(
+        table, series, measured.comps if measured else _supplied_colours(table, transformation)
+    )
+    terms = measured.terms if measured else _supplied_terms(table, ensemble, transformation)
+    rejected = quality.propose_rejections(
+        table, ensemble.zero.zero_point_mag, without_colour=~terms.t1.measured
+    )
+    check = _check_star(table, series, ensemble, terms.t2, rejected)
+    limited, t1_mag = _target_magnitude(table, series, t1, ensemble, terms.t1)
+    random, quoted = _target_errors(table, series.error[:, t1], ensemble, terms.t1, check)
     without_error = limited | ~np.isfinite(t1_mag)
-    zp_err = _target_level_error(ensemble, transformation)
+    zp_err = float(np.hypot(ensemble.level_error_mag, terms.t1.level_error))
     if merr == "total":
         quoted = np.hypot(quoted, zp_err)
-    transformed = ensemble.mean_colour is not None
-    single = len(ensemble.stars) == 1
     return domain.StandardMagnitudes(
         target=table.target,
         filter=table.filter,
@@ -716,13 +831,22 @@ def standardise(
         check_catalogue_error_mag=check.catalogue_error_mag,
         check_offset_mag=check.offset_mag,
         check_scatter_mag=check.scatter_mag,
-        transformation=transformation,
-        transformed=transformed,
-        method="single" if single else "ensemble+colour" if transformed else "ensemble",
+        transformation=measured.transformation if measured else transformation,
+        transformed=ensemble.mean_colour is not None,
+        method=_method(ensemble, measured),
         comp_names=tuple(_name(star) for star in ensemble.stars),
         held_reason=check.held_reason,
-        notes=(*ensemble.notes, *check.notes),
+        notes=(*failures, *ensemble.notes, *terms.notes, *check.notes),
+        merr=merr,
     )
+
+
+def _method(ensemble: _Ensemble, measured: _MeasuredColour | None) -> str:
+    if measured:
+        return "two-filter"
+    if len(ensemble.stars) == 1:
+        return "single"
+    return "ensemble" if ensemble.mean_colour is None else "ensemble+colour"
 
 
 def _name(star: domain.ApertureStar) -> str:
@@ -753,42 +877,55 @@ def _floored(errors: FloatArray) -> FloatArray:
     return np.maximum(errors, ERROR_FLOOR_MAG)  # NaN stays NaN
 
 
-def _ensemble(
-    table: domain.PhotometryTable, series: _Series, transformation: domain.Transformation
-) -> _Ensemble:
-    """Choose the comps and derive the night's zero points."""
+def _comps(table: domain.PhotometryTable, series: _Series) -> _Comps:
+    """Return the comps that can give zero points. Raises NoStandard when there is none."""
     listed = [i for i in table.ensemble if table.stars[i].catalogue_mag is not None]
     if not listed:
         raise domain.NoStandard(
             f"no comp of {len(table.ensemble)} has a catalogue magnitude in {table.comp_band}"
         )
-    usable = _usable_comps(table, series, listed)
-    seen = [i for column, i in enumerate(listed) if usable[:, column].any()]
+    usable = np.zeros(series.magnitude.shape, dtype=bool)
+    usable[:, listed] = _usable_comps(table, series, listed)
+    seen = [i for i in listed if usable[:, i].any()]
     if not seen:
         raise domain.NoStandard(
             f"none of {len(listed)} comps was measured unsaturated on any of "
             f"{len(table.labels)} frames"
         )
-    chosen, notes = _with_colour(table, seen, transformation)
-    transformed = _wants_colour(transformation) and chosen != []
-    chosen = chosen or seen
-    kept = usable[:, [listed.index(i) for i in chosen]]
-    comps = series.stars(chosen).where(kept)
-    if not np.isfinite(comps.magnitude).any():
-        raise domain.NoStandard(f"none of {len(chosen)} comps was measured")
+    return _Comps(listed=listed, seen=seen, usable=usable)
+
+
+def _zero_point(
+    table: domain.PhotometryTable, series: _Series, comps: _Comps, chosen: list[int]
+) -> NightZeroPoint:
+    """Return the night's zero points from the comps `chosen` of those seen."""
+    instrumental = series.stars(chosen).where(comps.usable[:, chosen])
+    catalogue = np.array([_catalogue(table.stars[i]) for i in chosen])
+    return night_zero_point(catalogue - instrumental.magnitude, instrumental.error)
+
+
+def _ensemble(
+    table: domain.PhotometryTable, series: _Series, by_colour: _CompColours | None
+) -> _Ensemble:
+    """Choose the comps, by their colours if there are any, and derive the night's zero points."""
+    comps = _comps(table, series)
+    chosen, notes = _with_colour(table, comps.seen, by_colour)
+    transformed = by_colour if chosen else None
+    chosen = chosen or comps.seen
+    zero = _zero_point(table, series, comps, chosen)
     stars = tuple(table.stars[i] for i in chosen)
-    zero = night_zero_point(np.array([_catalogue(s) for s in stars]) - comps.magnitude, comps.error)
-    colours = np.array([s.colour or 0.0 for s in stars]) if transformed else np.zeros(len(stars))
-    colour_term = (transformation.coefficient or 0.0) * (colours - colours.mean())
-    error = level_error(
-        zero.residual_mag - colour_term, np.array([_catalogue_error(s) for s in stars])
-    )
+    residual, mean_colour = zero.residual_mag, None
+    if transformed:
+        colours = np.array([transformed.of_comp[_name(star)] for star in stars])
+        mean_colour = float(colours.mean())
+        residual = residual - transformed.coefficient * (colours - mean_colour)
+    error = level_error(residual, np.array([_catalogue_error(s) for s in stars]))
     return _Ensemble(
         stars=stars,
         zero=zero,
         level_error_mag=max(error, ERROR_FLOOR_MAG),
-        mean_colour=float(colours.mean()) if transformed else None,
-        notes=(*notes, *_ensemble_notes(table, listed, seen, stars)),
+        mean_colour=mean_colour,
+        notes=(*notes, *_ensemble_notes(table, comps, stars)),
     )
 
 
@@ -801,49 +938,357 @@ def _usable_comps(table: domain.PhotometryTable, series: _Series, indices: list[
     return np.where(clean.any(axis=1, keepdims=True), clean, measured)
 
 
-def _wants_colour(transformation: domain.Transformation) -> bool:
-    return transformation.coefficient is not None and transformation.target_colour is not None
-
-
 def _with_colour(
-    table: domain.PhotometryTable, indices: list[int], transformation: domain.Transformation
+    table: domain.PhotometryTable, indices: list[int], by_colour: _CompColours | None
 ) -> tuple[list[int], list[str]]:
     """Return the comps that can be transformed, none when too few can, and what to note."""
-    if not _wants_colour(transformation):
+    if by_colour is None:
         return [], []
-    index = transformation.colour_index or "colour"
-    coloured = [i for i in indices if table.stars[i].colour is not None]
-    if 2 * len(coloured) < len(indices):
+    coloured = [i for i in indices if _name(table.stars[i]) in by_colour.of_comp]
+    if not _enough(len(coloured), len(indices)):
         return [], [
-            f"not transformed: {len(coloured)} of {len(indices)} comps have {index}, "
+            f"not transformed: {len(coloured)} of {len(indices)} comps have {by_colour.index}, "
             "at least half wanted"
         ]
     left_out = [_name(table.stars[i]) for i in indices if i not in coloured]
-    return coloured, [f"comp without {index} left out: {name}" for name in left_out]
+    return coloured, [f"comp {by_colour.lacking} left out: {name}" for name in left_out]
+
+
+def _enough(n: int, n_all: int) -> bool:
+    """Say whether at least half are there, and at least one."""
+    return n > 0 and 2 * n >= n_all
 
 
 def _ensemble_notes(
-    table: domain.PhotometryTable,
-    listed: list[int],
-    seen: list[int],
-    stars: tuple[domain.ApertureStar, ...],
+    table: domain.PhotometryTable, comps: _Comps, stars: tuple[domain.ApertureStar, ...]
 ) -> list[str]:
     notes = [
         f"comp saturated or not measured on any frame: {_name(table.stars[i])}"
-        for i in listed
-        if i not in seen
+        for i in comps.listed
+        if i not in comps.seen
     ]
     notes += [_no_error_note("comp", star) for star in stars if _known_error(star) is None]
     return notes
 
 
-def _colour_term(
-    colour: float | None, ensemble: _Ensemble, transformation: domain.Transformation
-) -> float:
-    """Return T (colour - mean colour of the comps); 0 where nothing is transformed."""
-    if ensemble.mean_colour is None or transformation.coefficient is None or colour is None:
-        return 0.0
-    return transformation.coefficient * (colour - ensemble.mean_colour)
+# ------------------------------------------------------------- one filter with a colour supplied
+
+
+def _supplied_colours(
+    table: domain.PhotometryTable, transformation: domain.Transformation
+) -> _CompColours | None:
+    """Return the comps' colours for a single filter; None without coefficient or T1's colour."""
+    if transformation.coefficient is None or transformation.target_colour is None:
+        return None
+    index = transformation.colour_index or "colour"
+    return _CompColours(
+        coefficient=transformation.coefficient,
+        index=index,
+        of_comp={_name(star): star.colour for star in table.stars if star.colour is not None},
+        lacking=f"without {index}",
+    )
+
+
+def _supplied_terms(
+    table: domain.PhotometryTable, ensemble: _Ensemble, transformation: domain.Transformation
+) -> _Terms:
+    """Return T1's term by its supplied colour, T2's by its catalogue colour, 0 without a colour.
+
+    T σ_colour and σ_T Δ of T1 are of the whole night.
+    """
+    n_frames = len(table.labels)
+    coefficient, colour = transformation.coefficient, transformation.target_colour
+    if ensemble.mean_colour is None or coefficient is None or colour is None:
+        return _Terms(t1=_Term.constant(n_frames, 0.0), t2=_Term.constant(n_frames, 0.0))
+    colour_error = transformation.target_colour_error
+    error = transformed_error(
+        0.0,
+        0.0,
+        coefficient=coefficient,
+        coefficient_error=transformation.coefficient_error or 0.0,
+        colour_difference=colour - ensemble.mean_colour,
+        colour_error=UNKNOWN_COLOUR_ERROR_MAG if colour_error is None else colour_error,
+    )
+    term = coefficient * (colour - ensemble.mean_colour)
+    t2 = table.star_index("T2")
+    check_colour = None if t2 is None else table.stars[t2].colour
+    check_term, notes = 0.0, []
+    if check_colour is not None:
+        check_term = coefficient * (check_colour - ensemble.mean_colour)
+    elif t2 is not None:
+        notes.append(f"check star without {transformation.colour_index}: no colour term for it")
+    return _Terms(
+        t1=_Term.constant(n_frames, term, float(error)),
+        t2=_Term.constant(n_frames, check_term),
+        notes=tuple(notes),
+    )
+
+
+# ----------------------------------------------------------------- the colour through two filters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FilterNight:
+    """One filter's night without a colour term, on the comps that all filters concerned share."""
+
+    table: domain.PhotometryTable
+    series: _Series
+    zero: NightZeroPoint
+    rejected: tuple[str, ...]
+
+    def target_curve(self) -> MagnitudeCurve:
+        """Return T1 on frames that are not proposed to be rejected, above SNR 3."""
+        t1 = self.table.star_index("T1")
+        if t1 is None:
+            raise domain.NoStandard(f"no T1 through filter {self.table.filter}")
+        measured = self.table.measured
+        bright = measured.source_sky_adu[:, t1] >= LIMIT_SNR * measured.source_error_adu[:, t1]
+        return self._curve(t1, bright & np.array([not words for words in self.rejected]))
+
+    def check_curve(self, name: str) -> MagnitudeCurve | None:
+        """Return the star `name`, unsaturated, under a fair sky; None where it has no aperture."""
+        places = [i for i, star in enumerate(self.table.stars) if _name(star) == name]
+        if not places:
+            return None
+        flags = self.table.measured.flags[:, places[0]]
+        unsaturated = (flags & domain.Flag.SATURATED) == 0
+        return self._curve(places[0], unsaturated & _clear(self.rejected))
+
+    def catalogue_mag(self, name: str) -> float | None:
+        """Return the catalogue magnitude of the star `name`, None where it is not known."""
+        known = (star.catalogue_mag for star in self.table.stars if _name(star) == name)
+        return next(known, None)
+
+    def _curve(self, star: int, fit: BoolArray) -> MagnitudeCurve:
+        return MagnitudeCurve.of(
+            self.table.times.jd_utc,
+            self.series.magnitude[:, star] + self.zero.zero_point_mag,
+            np.hypot(self.series.error[:, star], self.zero.random_mag),
+            fit,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PairNight:
+    """A night through the two filters of a pair, and which of them is the one to transform."""
+
+    pair: FilterPair
+    blue: _FilterNight
+    red: _FilterNight
+    own: domain.PhotometryTable
+    comps: tuple[tuple[domain.ApertureStar, domain.ApertureStar], ...]  # in blue and in red
+
+    @property
+    def colours(self) -> dict[str, float]:
+        """Catalogue colours of the comps, by name."""
+        return {_name(blue): _catalogue(blue) - _catalogue(red) for blue, red in self.comps}
+
+    @property
+    def mean_colour(self) -> float:
+        return float(np.mean(list(self.colours.values())))
+
+    @property
+    def mean_colour_error(self) -> float:
+        errors = [_catalogue_error(star) for both in self.comps for star in both]
+        return float(np.linalg.norm(errors)) / len(self.comps)
+
+    @property
+    def others(self) -> list[domain.PhotometryTable]:
+        """The tables of the pair that are not the one to transform."""
+        return [one.table for one in (self.blue, self.red) if one.table is not self.own]
+
+    def colour(self, blue: MagnitudeCurve, red: MagnitudeCurve) -> ColourCurve:
+        """Return blue - red at the frames of the filter to transform."""
+        own: Literal["blue", "red"] | None = None
+        if self.own is self.blue.table:
+            own = "blue"
+        elif self.own is self.red.table:
+            own = "red"
+        return colour_curve(self.own.times.jd_utc, blue, red, own=own)
+
+    def difference(self, colour: ColourCurve) -> FloatArray:
+        """Return Δ, the standard colour less the comps' mean (DOMAIN 6c, closed form)."""
+        return (colour.colour - self.mean_colour) / self.pair.divisor
+
+
+def _measure_colour(
+    table: domain.PhotometryTable,
+    siblings: Sequence[domain.PhotometryTable],
+    coefficients: Mapping[str, float],
+    errors: Mapping[str, float],
+) -> tuple[_MeasuredColour | None, tuple[str, ...]]:
+    """Return the colour by the best pair of filters that gives one, and why better ones do not."""
+    for sibling in siblings:
+        if sibling.target != table.target:
+            raise ValueError(f"sibling of {table.target} is of another target, {sibling.target}")
+    tables = _by_band(table, siblings)
+    failures: list[str] = []
+    for pair in choose_pairs(table.band, tables, coefficients, errors):
+        try:
+            night = _pair_night(table, pair, tables[pair.blue], tables[pair.red])
+            return _colour_of(night), tuple(failures)
+        except domain.NoStandard as reason:
+            failures.append(f"no {pair.index} from two filters: {reason}")
+    return None, tuple(failures)
+
+
+def _by_band(
+    table: domain.PhotometryTable, siblings: Sequence[domain.PhotometryTable]
+) -> dict[str, domain.PhotometryTable]:
+    """Return one table per band; of two filters of one band the one with more frames."""
+    ordered = sorted(siblings, key=lambda one: (len(one.labels), one.filter))
+    return {one.band: one for one in ordered} | {table.band: table}
+
+
+def _pair_night(
+    table: domain.PhotometryTable,
+    pair: FilterPair,
+    blue: domain.PhotometryTable,
+    red: domain.PhotometryTable,
+) -> _PairNight:
+    """Reduce both filters on the comps used in all, this one included. Raises NoStandard."""
+    used, used_blue, used_red = (_used_comps(one) for one in (table, blue, red))
+    shared = [name for name in used if name in used_blue and name in used_red]
+    if not _enough(len(shared), len(used)):
+        raise domain.NoStandard(
+            f"{len(shared)} of {len(used)} comps were used in {pair.blue} and {pair.red}, "
+            "at least half wanted"
+        )
+    return _PairNight(
+        pair=pair,
+        blue=_filter_night(blue, shared),
+        red=_filter_night(red, shared),
+        own=table,
+        comps=tuple((used_blue[name], used_red[name]) for name in shared),
+    )
+
+
+def _used_comps(table: domain.PhotometryTable) -> dict[str, domain.ApertureStar]:
+    """Return by name the comps that count on some frame. Raises NoStandard when there is none."""
+    comps = _comps(table, _Series.of(table))
+    return {_name(table.stars[i]): table.stars[i] for i in comps.seen}
+
+
+def _filter_night(table: domain.PhotometryTable, names: list[str]) -> _FilterNight:
+    """Return one filter's night on the comps `names`, all of which it has."""
+    series = _Series.of(table)
+    comps = _comps(table, series)
+    place = {_name(table.stars[i]): i for i in comps.seen}
+    zero = _zero_point(table, series, comps, [place[name] for name in names])
+    rejected = quality.propose_rejections(table, zero.zero_point_mag)
+    return _FilterNight(table=table, series=series, zero=zero, rejected=rejected)
+
+
+def _colour_of(night: _PairNight) -> _MeasuredColour:
+    """Return the terms of T1 and T2. Raises NoStandard where T1's colour is known too rarely."""
+    pair = night.pair
+    blue, red = night.blue.target_curve(), night.red.target_curve()
+    for curve, one in ((blue, night.blue.table), (red, night.red.table)):
+        if not len(curve):
+            raise domain.NoStandard(f"T1 is good on none of {len(one.labels)} {one.filter} frames")
+    colour = night.colour(blue, red)
+    n_near, n_frames = int(colour.near.sum()), len(colour.near)
+    if not _enough(n_near, n_frames):
+        raise domain.NoStandard(
+            f"{n_near} of {n_frames} frames have both filters within {MAX_GAP_D:g} d, "
+            "at least half wanted"
+        )
+    t1_colour = (night.difference(colour) + night.mean_colour)[colour.near]
+    t2, check_notes = _check_term(night)
+    noise = float(np.median(colour.error)) / pair.divisor
+    return _MeasuredColour(
+        comps=_CompColours(
+            coefficient=pair.own.value,
+            index=pair.index,
+            of_comp=night.colours,
+            lacking=f"not used in {pair.blue} and {pair.red}",
+        ),
+        terms=_Terms(
+            t1=_target_term(night, colour),
+            t2=t2,
+            notes=(*_two_filter_notes(night, t1_colour, len(colour.near)), *check_notes),
+        ),
+        transformation=domain.Transformation(
+            coefficient_name=pair.own.name,
+            coefficient=pair.own.value,
+            coefficient_error=pair.own.error,
+            colour_index=pair.index,
+            target_colour=float(np.median(t1_colour)),
+            target_colour_error=float(np.hypot(noise, night.mean_colour_error)),
+            source=_two_filter_source(night),
+        ),
+    )
+
+
+def _target_term(night: _PairNight, colour: ColourCurve) -> _Term:
+    """Return T1's term; a frame that has to borrow its colour gets 0.1 mag of colour error."""
+    term = _measured_term(night, colour)
+    borrowed = np.where(colour.near, 0.0, night.pair.own.value * UNKNOWN_COLOUR_ERROR_MAG)
+    return replace(term, other_error=np.hypot(term.other_error, borrowed), measured=colour.near)
+
+
+def _measured_term(night: _PairNight, colour: ColourCurve) -> _Term:
+    """Return the term of a star by its colour through the pair, at every frame."""
+    pair, difference = night.pair, night.difference(colour)
+    noise = abs(pair.slope) * colour.other_error
+    coefficients = pair.magnitude_error(float(np.sqrt(np.mean(difference**2))))
+    common = float(noise[0]) if colour.constant else 0.0
+    return _Term(
+        magnitude=pair.own.value * difference,
+        own_weight=pair.slope * colour.own_weight,
+        other_error=np.zeros_like(noise) if colour.constant else noise,
+        level_error=float(np.hypot(common, coefficients)),
+        measured=np.ones(len(difference), dtype=bool),
+    )
+
+
+def _check_term(night: _PairNight) -> tuple[_Term, list[str]]:
+    """Return T2's term by its measured colour, else by the catalogue's, and what to note."""
+    n_frames = len(night.own.labels)
+    t2 = night.own.star_index("T2")
+    if t2 is None:
+        return _Term.constant(n_frames, 0.0), []
+    name, pair = _name(night.own.stars[t2]), night.pair
+    blue, red = night.blue.check_curve(name), night.red.check_curve(name)
+    if blue and red:  # neither without an aperture nor empty
+        return _measured_term(night, night.colour(blue, red)), []
+    unmeasured = f"check star not measured in {pair.blue} and {pair.red}"
+    blue_mag, red_mag = night.blue.catalogue_mag(name), night.red.catalogue_mag(name)
+    if blue_mag is None or red_mag is None:
+        return _Term.constant(n_frames, 0.0), [f"{unmeasured}: no colour term for it"]
+    term = pair.own.value * (blue_mag - red_mag - night.mean_colour)
+    return _Term.constant(n_frames, term), [f"{unmeasured}: catalogue {pair.index} taken for it"]
+
+
+def _two_filter_source(night: _PairNight) -> str:
+    filters = " and ".join(repr(one.filter) for one in night.others)
+    names = ", ".join(one.name for one in night.pair.coefficients)
+    return f"two filters: {names}; {night.pair.index} with filter {filters} of the same night"
+
+
+def _two_filter_notes(night: _PairNight, t1_colour: FloatArray, n_frames: int) -> tuple[str, ...]:
+    """Return what to note: T1's colour, frames without one, what was taken for granted."""
+    notes = [
+        f"{night.pair.index} of T1 measured, {t1_colour.min():.3f} to {t1_colour.max():.3f}, "
+        f"against {len(night.comps)} comps of mean {night.mean_colour:.3f}"
+    ]
+    if len(t1_colour) < n_frames:
+        notes.append(
+            f"{n_frames - len(t1_colour)} of {n_frames} frames without {night.pair.index} "
+            f"within {MAX_GAP_D:g} d: nearest one taken, proposed to be rejected"
+        )
+    notes += [
+        f"filter {one.filter} taken for {one.band}, which is not confirmed"
+        for one in night.others
+        if not one.band_confirmed
+    ]
+    unknown = [one.name for one in night.pair.coefficients if one.error is None]
+    if unknown:
+        notes.append(f"error of {', '.join(unknown)} not known: left out of the zero-point error")
+    return tuple(notes)
+
+
+# ------------------------------------------------------------------------------------ T1 and T2
 
 
 def _target_magnitude(
@@ -851,16 +1296,14 @@ def _target_magnitude(
     series: _Series,
     t1: int,
     ensemble: _Ensemble,
-    transformation: domain.Transformation,
+    term: _Term,
 ) -> tuple[BoolArray, FloatArray]:
     """Return where T1 is only an upper limit (SNR below 3), and its magnitude or limit."""
     source = table.measured.source_sky_adu[:, t1]
     error = table.measured.source_error_adu[:, t1]
     measured = np.isfinite(source) & np.isfinite(error)
     measured &= (table.measured.flags[:, t1] & domain.Flag.UNMEASURED) == 0
-    zero_point = ensemble.zero.zero_point_mag + _colour_term(
-        transformation.target_colour, ensemble, transformation
-    )
+    zero_point = ensemble.zero.zero_point_mag + term.magnitude
     limited = measured & (source < LIMIT_SNR * error) & np.isfinite(zero_point)
     limiting = limiting_source(source, error, gain_e_adu=table.gain_e_adu or 1.0)
     limit = instrumental_magnitude(limiting, table.exposure_s) + zero_point
@@ -877,10 +1320,14 @@ def _target_magnitude(
 
 
 def _target_errors(
-    table: domain.PhotometryTable, formal: FloatArray, ensemble: _Ensemble, check: _Check
+    table: domain.PhotometryTable,
+    formal: FloatArray,
+    ensemble: _Ensemble,
+    term: _Term,
+    check: _Check,
 ) -> tuple[FloatArray, FloatArray]:
     """Return T1's random error and what a report quotes, shape (n_frames,) (DOMAIN 6b)."""
-    random = _floored(np.hypot(formal, ensemble.zero.random_mag))
+    random = _floored(term.random(np.hypot(formal, ensemble.zero.random_mag)))
     scaled = _scaled_scatter(check.telling_scatter_mag, check.formal, formal)
     if scaled is None:
         return random, random
@@ -899,30 +1346,11 @@ def _scaled_scatter(
     return scatter_mag * formal / float(np.median(known))
 
 
-def _target_level_error(ensemble: _Ensemble, transformation: domain.Transformation) -> float:
-    """Return `zp_err` of T1: the ensemble's level, T σ_colour and σ_T Δ in quadrature."""
-    if ensemble.mean_colour is None:
-        return ensemble.level_error_mag
-    colour_error = transformation.target_colour_error
-    if colour_error is None:
-        colour_error = UNKNOWN_COLOUR_ERROR_MAG
-    return float(
-        transformed_error(
-            ensemble.level_error_mag,
-            0.0,
-            coefficient=transformation.coefficient or 0.0,
-            coefficient_error=transformation.coefficient_error or 0.0,
-            colour_difference=(transformation.target_colour or 0.0) - ensemble.mean_colour,
-            colour_error=colour_error,
-        )
-    )
-
-
 def _check_star(
     table: domain.PhotometryTable,
     series: _Series,
     ensemble: _Ensemble,
-    transformation: domain.Transformation,
+    term: _Term,
     rejected: tuple[str, ...],
 ) -> _Check:
     """Return T2 standardised like T1, and whether it holds the night back (DOMAIN 6h)."""
@@ -940,24 +1368,18 @@ def _check_star(
     star = table.stars[t2]
     own = series.where((table.measured.flags & domain.Flag.SATURATED) == 0)
     formal = own.error[:, t2]
-    magnitude = (
-        own.magnitude[:, t2]
-        + ensemble.zero.zero_point_mag
-        + _colour_term(star.colour, ensemble, transformation)
-    )
+    magnitude = own.magnitude[:, t2] + ensemble.zero.zero_point_mag + term.magnitude
     judged = np.where(_clear(rejected), magnitude, np.nan)
     if not np.isfinite(judged).any():
         judged = magnitude
     scatter = quality.scatter(judged)
     telling = scatter if np.isfinite(judged).sum() >= SCATTER_MIN_FRAMES else None
-    random = np.hypot(formal, ensemble.zero.random_mag)
+    random = term.random(np.hypot(formal, ensemble.zero.random_mag))
     notes = []
     if table.gain_e_adu is None:
         notes.append(_gain_note(telling))
         scaled = _scaled_scatter(telling, formal, formal)
         random = random if scaled is None else scaled
-    if ensemble.mean_colour is not None and star.colour is None:
-        notes.append(f"check star without {transformation.colour_index}: no colour term for it")
     random = np.where(np.isfinite(magnitude), _floored(random), np.nan)
     verdict = _judge_check(table.band, star, ensemble, judged, random, telling)
     return _Check(

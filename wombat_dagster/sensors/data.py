@@ -38,7 +38,8 @@ class Memory:
 
     A unit is a night's calibrations (``20251015``) or a target in it (``20251015/TX Eri``). `seen`
     holds each unit's signature and since when it has had it, `scanned` and `requested` the
-    signature that was recorded, or asked a run for (by partition key).
+    signature that was recorded, or asked a run for (by partition key; an observation's is that of
+    its own frames, so that late frames of one filter concern no other).
     """
 
     def __init__(self, cursor: str | None) -> None:
@@ -98,11 +99,12 @@ def look(
     masters = {u: s for u, s in settled.items() if u in nights_with_frames}
     wanted = _changed("night_job", masters, memory)
     if not wanted and not masters_running:
+        frames = observatory.status.light_signatures()
         observations = {
-            row.observation.key: settled[unit]
+            row.observation.key: frames[row.observation.key]
             for row in observatory.status.targets()
-            if row.n_frames
-            and (unit := f"{row.observation.date:%Y%m%d}/{row.observation.target}") in settled
+            if row.observation.key in frames
+            and f"{row.observation.date:%Y%m%d}/{row.observation.target}" in settled
         }
         wanted = _changed("observation_job", observations, memory)
     capped = wanted[:MAX_REQUESTS_PER_TICK]

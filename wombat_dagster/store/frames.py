@@ -602,6 +602,13 @@ def _is_readable(card: fits.Card) -> bool:
     return True
 
 
+def card_text(text: str) -> str:
+    """Return `text` as a FITS card can hold it: what is not printable ASCII stands escaped."""
+    return "".join(
+        c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def without_wcs(header: fits.Header) -> fits.Header:
     """Return a copy of `header` without any card of a world coordinate system."""
     bare = header.copy()

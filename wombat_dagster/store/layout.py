@@ -27,7 +27,7 @@ from wombat_dagster.store.frames import FILTER_ASSUMED, FilterOfCamera, Unreadab
 FITS_NAME = re.compile(r"\.(fits|fit|fts)(\.(gz|fz))?$", re.IGNORECASE)
 MASTER_NAME = re.compile(r"^m(?P<kind>bias|flat|dark)(?P<rest>.*)$", re.IGNORECASE)
 GROUP_SUFFIX = re.compile(r"_\d+x\d+_bin\d+(x\d+)?$")
-MAX_DEPTH = 12  # directories below the data root; links can multiply paths without end
+MAX_DEPTH = 10  # directories below the data root; links can multiply paths without end
 JOURNAL = PurePosixPath(".wombat/moves.jsonl")  # under the data root
 
 # Directory names of the single filters people use; anything else names a program or a series.

@@ -116,6 +116,7 @@ CREATE TABLE product (
     path TEXT NOT NULL,
     content_hash TEXT NOT NULL,
     version TEXT NOT NULL,
+    inputs TEXT,
     made_utc TEXT NOT NULL,
     PRIMARY KEY (key, asset)
 );
@@ -128,6 +129,15 @@ def m001_first_tables(db: Database) -> None:
     for statement in _TABLES.split(";\n"):
         if statement.strip():
             db.conn.execute(statement)
+
+
+@migrations()
+def m002_our_masters(db: Database) -> None:
+    """Remember the masters that wombat made, also when their rows or frames are gone."""
+    db.conn.execute("CREATE TABLE our_master (content_hash TEXT PRIMARY KEY)")
+    db.conn.execute(
+        "INSERT OR IGNORE INTO our_master SELECT content_hash FROM master WHERE made_by_us"
+    )
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -7,6 +7,7 @@ never written by a re-run.
 
 import contextlib
 import datetime as dt
+import hashlib
 import json
 import sqlite3
 from collections import Counter, defaultdict
@@ -30,6 +31,7 @@ from wombat_dagster.store.tables import dump_json, load_json
 
 UNKNOWN_FILTER = "unknown"
 """Filter of the row that lists light frames whose filter is not known; never measured."""
+MAX_REASONS_IN_WORDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,15 @@ class ScanChanges:
 
 def _now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def words_without_usable(frames: Sequence[RawFrame]) -> str:
+    """Return why not one of an observation's light frames can be used."""
+    if not frames:
+        return "no light frame is left: those found before are gone"
+    in_order = sorted(frames, key=lambda frame: (frame.start_utc or "", frame.path))
+    reasons = list(dict.fromkeys(frame.reason or "" for frame in in_order))
+    return f"0 of {len(frames)} frames usable: {'; '.join(reasons[:MAX_REASONS_IN_WORDS])}"
 
 
 def _done(value: str | None) -> str | None:
@@ -120,7 +131,7 @@ class StatusDatabase:
                 [_frame_row(frame) for frame in frames],
             )
             self._record_calibration_counts(connection, frames)
-            new = self._record_targets(connection, frames)
+            new = self._record_targets(connection, frames, dates)
             after = self._light_sets(connection, dates)
         new_keys = {observation.key for observation in new}
         changed = tuple(
@@ -178,7 +189,10 @@ class StatusDatabase:
         )
 
     def _record_targets(
-        self, connection: sqlite3.Connection, frames: Sequence[RawFrame]
+        self,
+        connection: sqlite3.Connection,
+        frames: Sequence[RawFrame],
+        dates: Sequence[str],
     ) -> list[Observation]:
         usable: Counter[tuple[str, str, str]] = Counter()
         refused: Counter[tuple[str, str, str]] = Counter()
@@ -211,15 +225,21 @@ class StatusDatabase:
                 ),
             )  # fmt: skip
             if not usable[unit] and filter == UNKNOWN_FILTER:
+                words = words_without_usable(
+                    [
+                        f
+                        for f in frames
+                        if (f.date.isoformat(), f.target, f.filter) == (date, target, None)
+                    ]
+                )
                 connection.execute(
                     "UPDATE target SET proc = ?, reason = ? WHERE key = ?",
-                    (
-                        Proc.NOFRAMES,
-                        f"{refused[unit]} frames say no filter: neither header, directory name nor"
-                        " [[instrument]] filter",
-                        keys[unit],
-                    ),
+                    (Proc.NOFRAMES, words, keys[unit]),
                 )
+        gone = [(key,) for unit, key in keys.items() if unit[0] in dates and unit not in nights]
+        connection.executemany(
+            "UPDATE target SET n_frames = 0, n_quarantined = 0 WHERE key = ?", gone
+        )
         return new
 
     # --------------------------------------------------------------------------------- lookups
@@ -257,6 +277,26 @@ class StatusDatabase:
             "date = ? AND kind = 'light' AND target = ? AND filter IS ?",
             (observation.date.isoformat(), observation.target, filter),
         )
+
+    def light_signatures(self) -> dict[str, str]:
+        """Return, by observation key, what its light frames are: new when one comes or changes.
+
+        Quarantined ones count: an observation of only those has its end too.
+        """
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT key, path, frame.reason AS reason,"
+                " json_extract(record, '$.size_bytes', '$.mtime_ns') AS file"
+                " FROM frame JOIN target ON target.date = frame.date"
+                " AND target.target = frame.target AND target.filter = ifnull(frame.filter, ?)"
+                " WHERE kind = 'light' ORDER BY key, path",
+                (UNKNOWN_FILTER,),
+            ).fetchall()
+        digests: dict[str, Any] = defaultdict(hashlib.sha256)
+        for row in rows:
+            line = f"{row['path']}\0{row['file']}\0{row['reason'] or ''}\n"
+            digests[row["key"]].update(line.encode())
+        return {key: digest.hexdigest()[:16] for key, digest in digests.items()}
 
     def night_frames(self, date: dt.date, kind: FrameKind | None = None) -> list[RawFrame]:
         """Return the frames of a night, quarantined ones included, in time order."""
@@ -310,14 +350,17 @@ class StatusDatabase:
         return [load_json(Master, row["record"]) for row in rows]
 
     def is_our_master(self, content_hash: str) -> bool:
-        """Tell whether a master with this pixel hash was made by wombat."""
+        """Tell whether a master with this pixel hash was ever made by wombat."""
         with self._reading() as connection:
-            return (
-                connection.execute(
-                    "SELECT 1 FROM master WHERE content_hash = ? AND made_by_us", (content_hash,)
-                ).fetchone()
-                is not None
-            )
+            found = connection.execute(
+                "SELECT 1 FROM our_master WHERE content_hash = ?", (content_hash,)
+            ).fetchone()
+        return found is not None
+
+    def remember_our_master(self, content_hash: str) -> None:
+        """Remember for good that wombat made, or is about to make, a master of this pixel hash."""
+        with self._writing() as connection:
+            connection.execute("INSERT OR IGNORE INTO our_master VALUES (?)", (content_hash,))
 
     # ---------------------------------------------------------------------------- observations
 
@@ -343,13 +386,17 @@ class StatusDatabase:
         path: str,
         content_hash: str,
         version: str,
+        inputs: Mapping[str, str],
         status: Mapping[str, str | None],
     ) -> None:
-        """Write where a product lies, which version it is, and the status words of its success."""
+        """Write where a product lies, which version it is, and the status words of its success.
+
+        `inputs` are the versions of other observations' products that went in, by their keys.
+        """
         with self._writing() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO product VALUES (?,?,?,?,?,?)",
-                (key, asset, path, content_hash, version, _now()),
+                "INSERT OR REPLACE INTO product VALUES (?,?,?,?,?,?,?)",
+                (key, asset, path, content_hash, version, json.dumps(dict(inputs)), _now()),
             )
             if status:
                 _set_status(connection, key, status)
@@ -361,6 +408,24 @@ class StatusDatabase:
                 "SELECT version FROM product WHERE key = ? AND asset = ?", (key, asset)
             ).fetchone()
         return row["version"] if row else None
+
+    def product_inputs(self, key: str, asset: str) -> dict[str, str] | None:
+        """Return the versions of other observations' products in a product; None: never made."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT inputs FROM product WHERE key = ? AND asset = ?", (key, asset)
+            ).fetchone()
+        return dict(json.loads(row["inputs"] or "{}")) if row else None
+
+    def siblings(self, observation: Observation) -> list[Observation]:
+        """Return the same target's observations through other filters in the same night."""
+        return [
+            row.observation
+            for row in self.targets()
+            if row.observation.date == observation.date
+            and row.observation.target == observation.target
+            and row.observation.filter != observation.filter
+        ]
 
     # --------------------------------------------------------------------------- plate solutions
 
@@ -485,8 +550,8 @@ def _wcs_row(
         "n_matched": s.n_matched, "n_expected": s.n_expected, "rms_arcsec": s.rms_arcsec,
         "rms_px": s.rms_px, "hfd_median": s.hfd_median_px, "hfd_source": s.hfd_source,
         "reference_file": s.reference_file, "seconds": s.seconds, "solved_at": s.solved_at_utc,
-        "fov_used": s.fov_used_deg, "ra_center": None, "dec_center": None, "scale_x": None, "scale_y": None,
-        "rotation": None, "parity": None, "crpix1": None, "crpix2": None, "crval1": None,
+        "fov_used": s.fov_used_deg, "ra_center": None, "dec_center": None,
+        "scale_x": None, "scale_y": None, "rotation": None, "parity": None, "crpix1": None, "crpix2": None, "crval1": None,
         "crval2": None, "cd1_1": None, "cd1_2": None, "cd2_1": None, "cd2_2": None, "sip_order": 0,
     }  # fmt: skip
     wcs = s.solution

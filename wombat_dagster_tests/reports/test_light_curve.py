@@ -147,6 +147,14 @@ def test_missing_frames_are_left_out(drawn):
     assert len(drawn[0].axes[0].containers[0][0].get_xdata()) == 50
 
 
+@pytest.mark.parametrize(
+    ("merr", "said"), [("random", "not in the bars"), ("total", "in the bars of T1")]
+)
+def test_the_caption_says_whether_the_bars_hold_the_zero_point_error(drawn, merr, said):
+    light_curve_png(night(merr=merr))
+    assert f"zero-point error 0.012 mag, {said} ·" in words(drawn[0])
+
+
 def test_without_a_check_star_there_is_one_panel_that_says_so(drawn):
     standard = night(
         t2_mag=np.full(60, np.nan),

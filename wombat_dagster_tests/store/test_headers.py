@@ -90,6 +90,11 @@ def test_theskyx_facts():
         (["DATE-OBS= '2025-10-15'", "TIME-OBS= '01:02:03.25'"], "2025-10-15T01:02:03.250000"),
         (["DATE-OBS= '2025-10-15'", "UT      = '01:02:03'"], "2025-10-15T01:02:03.000000"),
         (["DATE-OBS= '15/10/97'", "TIME-OBS= '01:02:03'"], "1997-10-15T01:02:03.000000"),
+        # An offset says most; then comes what is called universal time.
+        (
+            ["DATE-OBS= '2025-10-15T01:00:00-0700'", "UT-OBS  = '2025-10-15T01:00:00'"],
+            "2025-10-15T08:00:00.000000",
+        ),
         # Universal time said outright beats a stamp that does not say which time it is.
         (
             ["DATE-OBS= '2025-10-14T18:00:00'", "UT-OBS  = '2025-10-15T01:00:00'"],
