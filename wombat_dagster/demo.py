@@ -40,10 +40,13 @@ _PORT = re.compile(r"(?<=http://127\.0\.0\.1:)\d+(?=/)")
 # ---------------------------------------------------------------------------------- the world
 
 
-def write_world(root: Path, *, nights: int = 2, seed: int = 1, port: int) -> None:
+def write_world(
+    root: Path, *, port: int, nights: int = 2, seed: int = 1, n_lights: int = 22
+) -> None:
     """Write a simulated world and its ``wombat.toml`` into `root`.
 
-    It is made beside its place and moved there whole, ``wombat.toml`` last.
+    `port` is where the services' stand-in will be, `n_lights` per filter. All is made beside its
+    place and moved there whole, ``wombat.toml`` last.
 
     Raises
     ------
@@ -59,7 +62,7 @@ def write_world(root: Path, *, nights: int = 2, seed: int = 1, port: int) -> Non
     making = root / UNFINISHED
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
-    world = demo_world(making, nights=nights, seed=seed)
+    world = demo_world(making, nights=nights, seed=seed, n_lights=n_lights)
     address = f"http://{HOST}:{port}"
     text = world.toml(vsx_urls=(address + VSX_PATH,), vsp_urls=(address + VSP_PATH,))
     for name in PARTS:
@@ -135,12 +138,17 @@ def compare(magnitudes: "StandardMagnitudes", truth: "tuple[FrameTruth, ...]") -
     difference = (magnitudes.t1_mag - true_mag)[good]
     random = magnitudes.t1_random_mag[good]
     weight = random**-2.0
+    if not len(difference):
+        nothing = dict.fromkeys(
+            ("offset_mag", "mean_error_mag", "scatter_mag", "random_mag"), np.nan
+        )
+        return Comparison(n_frames=0, zp_err_mag=magnitudes.zp_err_mag, **nothing)
     return Comparison(
         n_frames=len(difference),
         offset_mag=float(np.sum(weight * difference) / np.sum(weight)),
         mean_error_mag=float(np.sum(weight) ** -0.5),
         zp_err_mag=magnitudes.zp_err_mag,
-        scatter_mag=float(np.std(difference, ddof=1)),
+        scatter_mag=float(np.std(difference, ddof=1)) if len(difference) > 1 else np.nan,
         random_mag=float(np.median(random)),
     )
 

@@ -212,7 +212,7 @@ def star_database(folder: Path | None, *, astap_version: str | None) -> Finding:
             f"install a newer ASTAP ({ASTAP_HINTS['linux'].split(': ')[-1]}), or the H18 set",
         )
     if len(tiles) < int(suffix):
-        return _warn(subject, f"{words}: only a part of the sky", remedy)
+        return _warn(subject, f"{words}: a part of the sky", "frames elsewhere need a whole set")
     return _ok(subject, words)
 
 

@@ -604,9 +604,7 @@ def _is_readable(card: fits.Card) -> bool:
 
 def card_text(text: str) -> str:
     """Return `text` as a FITS card can hold it: what is not printable ASCII stands escaped."""
-    return "".join(
-        c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in text
-    )
+    return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in text)
 
 
 def without_wcs(header: fits.Header) -> fits.Header:

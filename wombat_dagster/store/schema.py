@@ -7,12 +7,15 @@ both mean "not done yet".
 
 import datetime as dt
 import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 BUSY_TIMEOUT_S = 60.0
+WAL_RETRY_S = 0.02
 
 migrations = Migrations("wombatpipeline")
 
@@ -144,9 +147,23 @@ def connect(path: Path) -> sqlite3.Connection:
     """Return a connection to the database at `path`: WAL, patient, in autocommit mode."""
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode = WAL")
+    _use_wal(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; when several do so at once SQLite refuses without waiting for its time-out."""
+    until_s = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
+                raise
+            time.sleep(WAL_RETRY_S)
+        else:
+            return
 
 
 def migrate(path: Path) -> Path | None:
@@ -161,21 +178,27 @@ def migrate(path: Path) -> Path | None:
     connection = connect(path)
     try:
         db = Database(connection)
-        pending = migrations.pending(db)
-        if not pending:
+        if not migrations.pending(db):
             return None
-        backup = None
-        if migrations.applied(db):
-            stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
-            backup = path.with_name(f"{path.name}.{stamp}.backup")
-            with sqlite3.connect(backup) as copy:
-                connection.backup(copy)
-            copy.close()
+        connection.execute("BEGIN IMMEDIATE")  # one process at a time; the others then find it done
         try:
-            migrations.apply(db)
-        except sqlite3.OperationalError:
-            if migrations.pending(db):  # otherwise another process was quicker
-                raise
+            backup = None
+            if migrations.pending(db):
+                backup = _backup(path) if migrations.applied(db) else None
+                migrations.apply(db)
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
         return backup
     finally:
         connection.close()
+
+
+def _backup(path: Path) -> Path:
+    """Copy the database, through a connection of its own: the migrating one holds the lock."""
+    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+    backup = path.with_name(f"{path.name}.{stamp}.backup")
+    with closing(connect(path)) as source, closing(sqlite3.connect(backup)) as copy:
+        source.backup(copy)
+    return backup

@@ -120,19 +120,19 @@ class StatusDatabase:
         Observations known before keep their row, key and status; their frame counts follow. Frames
         that are gone are forgotten, observations never are.
         """
-        dates = sorted({d.isoformat() for d in dates} | {f.date.isoformat() for f in frames})
+        days = sorted({d.isoformat() for d in dates} | {f.date.isoformat() for f in frames})
         with self._writing() as connection:
-            before = self._light_sets(connection, dates)
-            marks = ",".join("?" * len(dates))
+            before = self._light_sets(connection, days)
+            marks = ",".join("?" * len(days))
             for table in ("frame", "cal", "cal_group"):
-                connection.execute(f"DELETE FROM {table} WHERE date IN ({marks})", dates)
+                connection.execute(f"DELETE FROM {table} WHERE date IN ({marks})", days)
             connection.executemany(
                 "INSERT OR REPLACE INTO frame VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 [_frame_row(frame) for frame in frames],
             )
             self._record_calibration_counts(connection, frames)
-            new = self._record_targets(connection, frames, dates)
-            after = self._light_sets(connection, dates)
+            new = self._record_targets(connection, frames, days)
+            after = self._light_sets(connection, days)
         new_keys = {observation.key for observation in new}
         changed = tuple(
             row.observation
@@ -142,7 +142,7 @@ class StatusDatabase:
             and before.get(unit) != after[unit]
         )
         return ScanChanges(
-            nights=tuple(d.replace("-", "") for d in dates), new=tuple(new), changed=changed
+            nights=tuple(d.replace("-", "") for d in days), new=tuple(new), changed=changed
         )
 
     def _light_sets(
@@ -551,7 +551,8 @@ def _wcs_row(
         "rms_px": s.rms_px, "hfd_median": s.hfd_median_px, "hfd_source": s.hfd_source,
         "reference_file": s.reference_file, "seconds": s.seconds, "solved_at": s.solved_at_utc,
         "fov_used": s.fov_used_deg, "ra_center": None, "dec_center": None,
-        "scale_x": None, "scale_y": None, "rotation": None, "parity": None, "crpix1": None, "crpix2": None, "crval1": None,
+        "scale_x": None, "scale_y": None, "rotation": None, "parity": None,
+        "crpix1": None, "crpix2": None, "crval1": None,
         "crval2": None, "cd1_1": None, "cd1_2": None, "cd2_1": None, "cd2_2": None, "sip_order": 0,
     }  # fmt: skip
     wcs = s.solution
