@@ -116,7 +116,7 @@ PRODUCTS: dict[str, Product] = {
         },
     ),
     "standard_magnitudes": Product(
-        file="magnitudes.ecsv",
+        file="magnitudes.csv",
         encode=lambda value: tables.standard_to_text(value).encode(),
         decode=lambda data: tables.standard_from_text(data.decode()),
         status=_magnitude_words,
