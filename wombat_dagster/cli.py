@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from wombat_dagster import config, doctor, runs
     from wombat_dagster.domain import RawFrame
-    from wombat_dagster.resources import Observatory
+    from wombat_dagster.observatory import Observatory
     from wombat_dagster.store.status import TargetRow
 
 CONFIG_ENV = "WOMBAT_CONFIG"  # config.CONFIG_ENV, whose module costs too much for --help
@@ -123,7 +123,7 @@ def open_in_force() -> "Observatory":
     data = settings.path(settings.data)
     if not data.is_dir():
         raise Refused(f"no data directory {data}; wombat doctor says more")
-    from wombat_dagster.resources import open_observatory
+    from wombat_dagster.observatory import open_observatory
 
     return open_observatory()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from wombat_dagster.domain import StandardMagnitudes
-    from wombat_dagster.resources import Observatory
+    from wombat_dagster.observatory import Observatory
     from wombat_dagster.simulate.aavso import StandInAavso
     from wombat_dagster.simulate.night import FrameTruth
 
@@ -155,7 +155,7 @@ def compare(magnitudes: "StandardMagnitudes", truth: "tuple[FrameTruth, ...]") -
 
 def judge(observatory: "Observatory", root: Path, out: "Console") -> bool:
     """Print every observation against the truth; return whether all reached it."""
-    from wombat_dagster.io_managers import read_product
+    from wombat_dagster.products import read_product
     from wombat_dagster.simulate.night import read_truth
 
     table = cli.table_of(
@@ -217,7 +217,7 @@ def main(arguments: list[str]) -> int:
 def _drive(out: "Console") -> "tuple[Observatory, int]":
     """Take every night and observation through the asset graph."""
     from wombat_dagster import runs
-    from wombat_dagster.resources import open_observatory
+    from wombat_dagster.observatory import open_observatory
 
     observatory = open_observatory()
     solver = observatory.astap
@@ -236,7 +236,7 @@ def _drive(out: "Console") -> "tuple[Observatory, int]":
 
 def _show_places(observatory: "Observatory", root: Path, out: "Console") -> None:
     """Print where the products are and how to open the UI."""
-    from wombat_dagster.io_managers import PRODUCTS
+    from wombat_dagster.products import PRODUCTS
 
     layout = observatory.layout
     out.print("Light curves and tables:")

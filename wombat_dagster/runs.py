@@ -16,9 +16,9 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
 from wombat_dagster import config
+from wombat_dagster.observatory import Observatory, open_observatory
 from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
-from wombat_dagster.resources import Observatory, open_observatory
-from wombat_dagster.siblings import has_newer_siblings
+from wombat_dagster.stages.siblings import has_newer_siblings
 from wombat_dagster.store import schema
 from wombat_dagster.store.frames import write_bytes_atomic
 from wombat_dagster.store.status import TargetRow

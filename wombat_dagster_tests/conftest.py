@@ -20,8 +20,8 @@ import pytest
 from astropy.io import fits
 
 from wombat_dagster import config, runs
-from wombat_dagster.io_managers import read_product
-from wombat_dagster.resources import open_observatory
+from wombat_dagster.observatory import open_observatory
+from wombat_dagster.products import read_product
 from wombat_dagster.simulate.aavso import Service, StandInAavso
 from wombat_dagster.simulate.night import simulate_night
 from wombat_dagster.simulate.sky import (

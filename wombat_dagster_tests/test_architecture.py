@@ -17,6 +17,19 @@ LAYERS = {
     "store": {"domain", "config"},
     "reports": {"domain", "config"},
     "simulate": {"domain"},
+    "observatory": {"domain", "config", "store", "catalogs", "solvers"},
+    "products": {"domain", "observatory", "reports", "store"},
+    "stages": {
+        "domain",
+        "config",
+        "science",
+        "solvers",
+        "catalogs",
+        "store",
+        "reports",
+        "observatory",
+        "products",
+    },
 }
 FREE_OF = {layer: {"dagster"} for layer in LAYERS}
 FREE_OF["science"] |= {"sqlite3", "httpx", "pathlib", "os", "socket"}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from wombat_dagster import runs
-from wombat_dagster.io_managers import read_product
-from wombat_dagster.resources import open_observatory
+from wombat_dagster.observatory import open_observatory
+from wombat_dagster.products import read_product
 from wombat_dagster.simulate.aavso import StandInAavso
 from wombat_dagster_tests.transit import transit_flux
 

@@ -24,7 +24,7 @@ def wcs_solutions(
     reduced_frames: Reduction,
 ) -> Iterator[Event]:
     """Plate solutions of the reduced frames, also in their headers and in the table WCS."""
-    from wombat_dagster.solving import solve_observation
+    from wombat_dagster.stages.solving import solve_observation
 
     def describe(solutions: tuple[FrameSolution, ...]) -> dict[str, Any]:
         solved = [s for s in solutions if s.solution is not None]

@@ -9,9 +9,10 @@ import dagster as dg
 from wombat_dagster.assets.conclude import Event, conclude
 from wombat_dagster.checks import check_specs
 from wombat_dagster.domain import CalibrationChoice, FrameKind, Master, RawFrame, Reduction
+from wombat_dagster.observatory import Observatory
 from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
-from wombat_dagster.reduction import choose_calibration, organise_night, reduce_observation
-from wombat_dagster.resources import Observatory, ObservatoryResource
+from wombat_dagster.resources import ObservatoryResource
+from wombat_dagster.stages.reduction import choose_calibration, organise_night, reduce_observation
 
 CALIBRATION = "calibration"
 MASTERS = ("master_bias", "master_darks", "master_flats")
@@ -79,7 +80,7 @@ def _master_asset(name: str, kind: FrameKind, deps: list[Any], words: str) -> dg
     def master(
         context: dg.AssetExecutionContext, observatory: ObservatoryResource
     ) -> Iterator[Event]:
-        from wombat_dagster.masters import make_masters
+        from wombat_dagster.stages.masters import make_masters
 
         opened = observatory.open()
         yield from conclude(

@@ -7,9 +7,9 @@ import dagster as dg
 
 from wombat_dagster.checks import check_results, no_product_results
 from wombat_dagster.domain import ServiceUnavailable, Shortfall
-from wombat_dagster.io_managers import PRODUCTS
+from wombat_dagster.observatory import Observatory
 from wombat_dagster.partitions import OBSERVATIONS
-from wombat_dagster.resources import Observatory
+from wombat_dagster.products import PRODUCTS
 
 T = TypeVar("T")
 

@@ -57,7 +57,7 @@ def variable(
     context: dg.AssetExecutionContext, observatory: ObservatoryResource
 ) -> Iterator[Event]:
     """The variable star, from VSX or the configuration."""
-    from wombat_dagster.measuring import find_variable
+    from wombat_dagster.stages.sequence import find_variable
 
     def describe(star: Variable) -> dict[str, Any]:
         return {
@@ -87,7 +87,7 @@ def comp_list(
     variable: Variable,
 ) -> Iterator[Event]:
     """The chart stars that may serve as T2, C3…, and why the others may not."""
-    from wombat_dagster.measuring import choose_comps
+    from wombat_dagster.stages.sequence import choose_comps
 
     def describe(comps: CompCandidates) -> dict[str, Any]:
         return {
@@ -123,7 +123,7 @@ def photometry_table(
     comp_list: CompCandidates,
 ) -> Iterator[Event]:
     """Measurements of T1, T2, C3… on every frame; also as AstroImageJ's table."""
-    from wombat_dagster.measuring import measure_observation
+    from wombat_dagster.stages.photometry import measure_observation
 
     opened = observatory.open()
     observation = opened.status.target_row(context.partition_key).observation
@@ -161,7 +161,7 @@ def standard_magnitudes(
     photometry_table: PhotometryTable,
 ) -> Iterator[Event]:
     """Standard magnitudes of T1 and T2, with the random and the zero-point error apart."""
-    from wombat_dagster.measuring import standard_magnitudes_of
+    from wombat_dagster.stages.standard import standard_magnitudes_of
 
     def describe(magnitudes: StandardMagnitudes) -> dict[str, Any]:
         facts = {

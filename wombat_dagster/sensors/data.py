@@ -10,8 +10,9 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from wombat_dagster import config
 from wombat_dagster.jobs import night_job, observation_job
+from wombat_dagster.observatory import Observatory
 from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
-from wombat_dagster.resources import Observatory, ObservatoryResource
+from wombat_dagster.resources import ObservatoryResource
 from wombat_dagster.store.layout import night_directories, night_signatures
 
 MAX_REQUESTS_PER_TICK = 25

@@ -7,7 +7,7 @@ import dagster as dg
 from wombat_dagster import config
 from wombat_dagster.jobs import magnitudes_job
 from wombat_dagster.resources import ObservatoryResource
-from wombat_dagster.siblings import has_newer_siblings, sibling_versions
+from wombat_dagster.stages.siblings import has_newer_siblings, sibling_versions
 
 MAX_REQUESTS_PER_TICK = 25
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wombat_dagster import cli, config, demo
-from wombat_dagster.resources import open_observatory
+from wombat_dagster.observatory import open_observatory
 from wombat_dagster.solvers.astap import PROGRAM_ENV
 
 

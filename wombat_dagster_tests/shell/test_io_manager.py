@@ -4,8 +4,9 @@ import dagster as dg
 import pytest
 
 from wombat_dagster.domain import Apphot, Proc, Variable
-from wombat_dagster.io_managers import PRODUCTS, ProductIOManager, read_product
+from wombat_dagster.io_managers import ProductIOManager
 from wombat_dagster.jobs import NIGHT_ASSETS, OBSERVATION_ASSETS
+from wombat_dagster.products import PRODUCTS, read_product
 from wombat_dagster.resources import ObservatoryResource
 
 KEY = "20251014__SV_Wom__V"

@@ -9,8 +9,8 @@ import pytest
 from astropy.io import fits
 
 from wombat_dagster.domain import FrameKind
-from wombat_dagster.io_managers import read_product
 from wombat_dagster.partitions import NIGHTS
+from wombat_dagster.products import read_product
 
 NIGHT = dt.date(2025, 10, 14)
 KEY = "20251014"

@@ -1,15 +1,11 @@
-"""Comparison stars, times, measurements: where services, files and formulas meet."""
+"""Measures an observation: frames, times and chart stars in, a measurement table out."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from wombat_dagster import config
-from wombat_dagster.catalogs.vsp import FOV_LADDER_ARCMIN
 from wombat_dagster.domain import (
-    Aperture,
     BadPsf,
     CompCandidates,
     FloatArray,
@@ -21,127 +17,27 @@ from wombat_dagster.domain import (
     ReducedFrame,
     Reduction,
     Site,
-    StandardMagnitudes,
     StarMeasurements,
-    Transformation,
     Variable,
-    WcsSolution,
 )
-from wombat_dagster.io_managers import read_product
-from wombat_dagster.resources import Observatory
-from wombat_dagster.science.astrometry import chart_radius_arcmin, position_at_epoch, project
+from wombat_dagster.observatory import Observatory
+from wombat_dagster.science.astrometry import position_at_epoch, project
 from wombat_dagster.science.detection import detect_stars
 from wombat_dagster.science.photometry import measure_stars, relative_fluxes
-from wombat_dagster.science.profile import FrameProfile, choose_aperture, fit_frame_profile
+from wombat_dagster.science.profile import FrameProfile, fit_frame_profile
 from wombat_dagster.science.sequence import (
-    UnknownFilter,
     assign_roles,
-    band_of,
     crowded,
-    select_candidates,
 )
 from wombat_dagster.science.site import choose_site
-from wombat_dagster.science.standard import choose_transformation, standardise
 from wombat_dagster.science.timing import frame_times
-from wombat_dagster.siblings import sibling_versions
+from wombat_dagster.stages.sequence import Solved, aperture_of, solved_frames
+from wombat_dagster.stages.standard import transformation_of
 from wombat_dagster.store.frames import read_master, read_reduced
 
 log = logging.getLogger(__name__)
 
-Solved = list[tuple[ReducedFrame, FrameSolution, WcsSolution]]
-
-JD_OF_ORDINAL_0 = 1721424.5
 COLOUR_BANDS = {"B-V": ("B", "V"), "V-I": ("V", "Ic")}
-
-
-def solved_frames(reduction: Reduction, solutions: Sequence[FrameSolution]) -> Solved:
-    """Return the frames that are solved, in time order, with their solutions."""
-    by_file = {s.file: s for s in solutions}
-    return [
-        (frame, by_file[frame.raw], solution)
-        for frame in reduction.frames
-        if frame.raw in by_file and (solution := by_file[frame.raw].solution) is not None
-    ]
-
-
-def find_variable(observatory: Observatory, observation: Observation) -> Variable:
-    """Return the variable that the target directory means. Raises what `Vsx.variable` does."""
-    target = observatory.settings.for_target(observation.target)
-    return observatory.vsx.variable(observation.target, target)
-
-
-# --------------------------------------------------------------------------------- comparison stars
-
-
-def choose_comps(
-    observatory: Observatory,
-    observation: Observation,
-    reduction: Reduction,
-    solutions: Sequence[FrameSolution],
-    variable: Variable,
-) -> CompCandidates:
-    """Return the chart stars that may serve, for the extent of the frames around the variable."""
-    solved = solved_frames(reduction, solutions)
-    group, settings = reduction.group, observatory.settings
-    target = settings.for_target(observation.target) or config.TargetSettings(directory=[])
-    radius_arcmin = chart_radius_arcmin(
-        [wcs for _, _, wcs in solved],
-        group.width_px,
-        group.height_px,
-        variable.ra_deg,
-        variable.dec_deg,
-    )
-    chart = observatory.vsp.chart(
-        variable.ra_deg, variable.dec_deg, 2 * radius_arcmin, settings.aavso.maglimit
-    )
-    fwhm_px = float(np.median([s.fwhm_median_px or np.nan for _, s, _ in solved]))
-    annulus_px = _aperture(settings.photometry, fwhm_px).sky_outer_px
-    candidates = select_candidates(
-        chart,
-        variable,
-        [(frame.label, wcs) for frame, _, wcs in solved],
-        group.width_px,
-        group.height_px,
-        header_filter=observation.filter,
-        overrides=settings.for_camera(group.camera).filters,
-        margin_px=annulus_px + settings.comps.edge_margin_px,
-        window=settings.comps.window,
-        window_mag=settings.comps.window_mag,
-        check=target.check,
-        comps=target.comps,
-        ban=target.ban,
-        target_place=position_at_epoch(variable, _jd(observation)),
-        target_colour=target.colour.get("B-V"),
-        other_bands=_other_bands(observatory, observation, group.camera),
-    )
-    notes = [*chart.notes, *candidates.notes]
-    if 2 * radius_arcmin > FOV_LADDER_ARCMIN[-1]:
-        notes.append(f"frames wider than the chart: comps from its {FOV_LADDER_ARCMIN[-1]:.0f}'")
-    return replace(candidates, notes=tuple(notes))
-
-
-def _jd(observation: Observation) -> float:
-    """Return the JD of the night's midnight: near enough for a proper motion."""
-    return observation.date.toordinal() + JD_OF_ORDINAL_0
-
-
-def _other_bands(
-    observatory: Observatory, observation: Observation, camera: str | None
-) -> list[str]:
-    """Return the comparison bands of the target's other filters, of any night."""
-    overrides = observatory.settings.for_camera(camera).filters
-    bands = set()
-    for row in observatory.status.targets():
-        other = row.observation
-        if other.target == observation.target and other.filter != observation.filter:
-            try:
-                bands.add(band_of(other.filter, overrides)[1])
-            except UnknownFilter:
-                continue
-    return sorted(bands)
-
-
-# -------------------------------------------------------------------------------------- photometry
 
 
 def measure_observation(
@@ -173,7 +69,7 @@ def measure_observation(
     times = _times(frames, exposure_s, candidates.variable, site)
     profile, reference = _profile(observatory, solved, reduction)
     fwhm_px = _frame_fwhm(solved, profile, reference)
-    aperture = _aperture(settings.photometry, float(np.median(fwhm_px)))
+    aperture = aperture_of(settings.photometry, float(np.median(fwhm_px)))
     place = position_at_epoch(candidates.variable, float(np.median(times.jd_utc)))
     ra_deg = np.array([place[0], *(star.ra_deg for star in candidates.ranked)])
     dec_deg = np.array([place[1], *(star.dec_deg for star in candidates.ranked)])
@@ -213,7 +109,7 @@ def measure_observation(
             )
     observatory.status.record_target_places(observation, places)
     measured = StarMeasurements.stack(series)
-    transformation = _transformation(observatory, observation, reduction, candidates.band)
+    transformation = transformation_of(observatory, observation, reduction, candidates.band)
     stars, indices, ledger = assign_roles(
         candidates,
         measured,
@@ -326,19 +222,6 @@ def _frame_fwhm(solved: Solved, profile: FrameProfile, reference: int) -> FloatA
     return np.where(np.isfinite(fwhm_px), fwhm_px, profile.fwhm_px)
 
 
-def _aperture(settings: config.PhotometrySettings, fwhm_px: float) -> Aperture:
-    return choose_aperture(
-        fwhm_px,
-        radius_fwhm=settings.radius_fwhm,
-        sky_inner_fwhm=settings.sky_inner_fwhm,
-        sky_outer_fwhm=settings.sky_outer_fwhm,
-        min_radius_px=settings.min_radius_px,
-        radius_px=settings.radius_px,
-        sky_inner_px=settings.sky_inner_px,
-        sky_outer_px=settings.sky_outer_px,
-    )
-
-
 def _dark_e_s_px(observatory: Observatory, reduction: Reduction, gain: float | None) -> float:
     """Return the dark current that was subtracted, 0 when none was."""
     dark = reduction.choice.dark
@@ -346,43 +229,3 @@ def _dark_e_s_px(observatory: Observatory, reduction: Reduction, gain: float | N
         return 0.0
     image, _, _ = read_master(observatory.layout.raw_path(dark.path))
     return max(0.0, float(np.median(image))) * gain / dark.exposure_s
-
-
-# ----------------------------------------------------------------------------- standard magnitudes
-
-
-def _transformation(
-    observatory: Observatory, observation: Observation, reduction: Reduction, band: str
-) -> Transformation:
-    instrument = observatory.settings.for_camera(reduction.group.camera)
-    target = observatory.settings.for_target(observation.target)
-    return choose_transformation(
-        band,
-        instrument.transform,
-        instrument.transform_error,
-        target.colour if target else {},
-        target.colour_error if target else {},
-    )
-
-
-def standard_magnitudes_of(
-    observatory: Observatory,
-    observation: Observation,
-    reduction: Reduction,
-    table: PhotometryTable,
-) -> StandardMagnitudes:
-    """Return the standard magnitudes of T1 and T2, with the colour of what siblings there are.
-
-    Raises NoStandard.
-    """
-    instrument = observatory.settings.for_camera(reduction.group.camera)
-    versions = sibling_versions(observatory, observation) if instrument.transform else {}
-    magnitudes = standardise(
-        table,
-        transformation=_transformation(observatory, observation, reduction, table.band),
-        merr=observatory.settings.magnitudes.merr,
-        siblings=[read_product(observatory, "photometry_table", key) for key in versions],
-        coefficients=instrument.transform,
-        coefficient_errors=instrument.transform_error,
-    )
-    return replace(magnitudes, sibling_versions=versions)

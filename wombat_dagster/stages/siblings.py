@@ -1,7 +1,7 @@
 """Observations of one target in one night through several filters: together they tell a colour."""
 
 from wombat_dagster.domain import Observation
-from wombat_dagster.resources import Observatory
+from wombat_dagster.observatory import Observatory
 
 
 def sibling_versions(observatory: Observatory, observation: Observation) -> dict[str, str]:

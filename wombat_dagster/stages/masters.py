@@ -18,7 +18,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from wombat_dagster.domain import FrameGroup, FrameKind, Master, NoCalibration, RawFrame
-from wombat_dagster.resources import Observatory
+from wombat_dagster.observatory import Observatory
 from wombat_dagster.science import calibration as science
 from wombat_dagster.store.frames import (
     UnreadableFrame,

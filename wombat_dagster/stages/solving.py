@@ -22,8 +22,8 @@ from wombat_dagster.domain import (
     StarTable,
     UnknownVariable,
 )
-from wombat_dagster.io_managers import read_product
-from wombat_dagster.resources import Observatory
+from wombat_dagster.observatory import Observatory
+from wombat_dagster.products import read_product
 from wombat_dagster.science.astrometry import sky
 from wombat_dagster.science.detection import detect_stars
 from wombat_dagster.solvers.base import Reference, SolveRequest

@@ -24,7 +24,7 @@ from wombat_dagster.domain import (
     ReducedFrame,
     Reduction,
 )
-from wombat_dagster.resources import Observatory
+from wombat_dagster.observatory import Observatory
 from wombat_dagster.science import calibration as science
 from wombat_dagster.store.frames import (
     UnreadableFrame,

@@ -1,0 +1,118 @@
+"""The observatory: one handle on everything that ``wombat.toml`` configures.
+
+Assets and sensors reach configuration, database, files, services and solver through it, so that a
+test can put another one in their place.
+"""
+
+import datetime as dt
+import logging
+from collections.abc import Collection
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wombat_dagster import config
+from wombat_dagster.domain import StarTable
+from wombat_dagster.store.layout import Layout, night_directories, scan_data
+from wombat_dagster.store.status import ScanChanges, StatusDatabase
+
+if TYPE_CHECKING:
+    from wombat_dagster.catalogs.vsp import Vsp
+    from wombat_dagster.catalogs.vsx import Vsx
+    from wombat_dagster.solvers.astap import Astap
+
+log = logging.getLogger(__name__)
+
+
+class Observatory:
+    """Settings, and what is made of them on first use."""
+
+    def __init__(self, settings: config.Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def status(self) -> StatusDatabase:
+        """The database ``wombatpipeline``."""
+        return StatusDatabase(self.settings.path(self.settings.database))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where every file lives."""
+        return Layout.of(self.settings)
+
+    @cached_property
+    def vsx(self) -> "Vsx":
+        """The AAVSO's index of variable stars."""
+        from wombat_dagster.catalogs.vsx import Vsx
+
+        return Vsx(self.settings.aavso, self.layout.cache)
+
+    @cached_property
+    def vsp(self) -> "Vsp":
+        """The AAVSO's comparison stars."""
+        from wombat_dagster.catalogs.vsp import Vsp
+
+        return Vsp(self.settings.aavso, self.layout.cache)
+
+    @cached_property
+    def astap(self) -> "Astap | None":
+        """The plate solver ASTAP, None when it is not installed."""
+        from wombat_dagster.solvers.astap import find_astap
+
+        return find_astap(self.settings.astap.program, self._astap_database)
+
+    @property
+    def _astap_database(self) -> str | None:
+        configured = self.settings.astap.database
+        return str(self.settings.path(configured)) if configured else None
+
+    def stars_around(self, ra_deg: float, dec_deg: float, radius_deg: float) -> StarTable | None:
+        """Return the stars that a plate solution can be fitted to; None when there is no table.
+
+        ASTAP's database serves when it is there, so that one folder is enough; else the table that
+        ``[solve] star_table`` names.
+        """
+        from wombat_dagster.solvers.star_database import read_star_database, read_star_table_csv
+
+        database = self._astap_database or (self.astap and self.astap.database)
+        if database:
+            try:
+                return read_star_database(
+                    Path(database), ra_deg=ra_deg, dec_deg=dec_deg, radius_deg=radius_deg
+                )
+            except FileNotFoundError:
+                log.debug("no star database in %s", database)
+        if self.settings.solve.star_table:
+            return read_star_table_csv(self.settings.path(self.settings.solve.star_table))
+        return None
+
+    def scan(self, dates: Collection[dt.date] | None = None) -> ScanChanges:
+        """Look at the data directory (only the nights of `dates`) and record what is there.
+
+        A night without lights is ignored, unless its calibrations may be lent to others.
+        """
+        nights = night_directories(self.layout.data)
+        scanned = scan_data(
+            self.layout.data,
+            known=self.status.known_frames(),
+            filter_of_camera=lambda camera: self.settings.for_camera(camera).filter,
+            only=None if dates is None else {n.name for n in nights if n.date in dates},
+        )
+        lit = {night.directory.date for night in scanned.nights if night.has_lights}
+        lend = self.settings.calibration.use_calibration_only_nights
+        frames = [frame for frame in scanned.frames if lend or frame.date in lit]
+        return self.status.record_scan(frames, {n.directory.date for n in scanned.nights})
+
+
+@lru_cache(maxsize=8)
+def _open(path: Path, mtime_ns: int) -> Observatory:
+    return Observatory(config.load(path if mtime_ns else None))
+
+
+def open_observatory(path: Path | None = None) -> Observatory:
+    """Return the observatory of a configuration file; read again only when the file changed."""
+    file = (path or config.config_path()).absolute()
+    mtime_ns = file.stat().st_mtime_ns if file.exists() else 0
+    if path is not None and not mtime_ns:
+        raise FileNotFoundError(f"no configuration file {file}")
+    return _open(file, mtime_ns)

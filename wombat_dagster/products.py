@@ -1,0 +1,132 @@
+"""What each asset makes: where its product lies, how it is stored, which words it writes."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wombat_dagster.domain import (
+    NOCAL,
+    Apphot,
+    CalibrationChoice,
+    CompCandidates,
+    FrameSolution,
+    Master,
+    Proc,
+    RawFrame,
+    Reduction,
+    StandardMagnitudes,
+    Variable,
+    slug,
+)
+from wombat_dagster.observatory import Observatory
+from wombat_dagster.reports.aij import format_table
+from wombat_dagster.store import tables
+from wombat_dagster.store.layout import Layout
+
+StatusWords = Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """How the product of one asset is stored, and which status words its success writes."""
+
+    file: str  # name inside the directory of the partition
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+    status: Callable[[Any], StatusWords] = field(default=lambda _value: {})
+    beside: Callable[[Layout, str, Any], Mapping[Path, bytes]] = field(
+        default=lambda _layout, _key, _value: {}
+    )
+    """Further files for people and other programs, written before the product itself."""
+    inputs: Callable[[Any], Mapping[str, str]] = field(default=lambda _value: {})
+    """Versions of other observations' products that went into this one, by their keys."""
+
+    def path(self, layout: Layout, key: str) -> Path:
+        """Return where the product of the partition `key` lies."""
+        if "__" in key:
+            return layout.observation_dir(key) / self.file
+        return layout.products / slug(key) / self.file
+
+    def version(self, value: Any) -> str:
+        """Return the content version: equal products are one version."""
+        return hashlib.sha256(self.encode(value)).hexdigest()[:16]
+
+
+def _no_words(_value: Any) -> StatusWords:
+    return {}
+
+
+def _json(file: str, kind: Any, status: Callable[[Any], StatusWords] = _no_words) -> Product:
+    return Product(
+        file=file,
+        encode=lambda value: tables.dump_json(value).encode(),
+        decode=lambda data: tables.load_json(kind, data.decode()),
+        status=status,
+    )
+
+
+def _choice_words(choice: CalibrationChoice) -> StatusWords:
+    masters = {"proc_bias": choice.bias, "proc_flat": choice.flat, "proc_dark": choice.dark}
+    return {name: m.date.isoformat() if m else NOCAL for name, m in masters.items()}
+
+
+def _reduction_words(_reduction: Reduction) -> StatusWords:
+    return {"proc": Proc.CALIBRATED}
+
+
+def _solution_words(solutions: tuple[FrameSolution, ...]) -> StatusWords:
+    unsolved = sum(s.solution is None for s in solutions)
+    if not unsolved:
+        return {"proc": Proc.SOLVED, "reason": None}
+    words = f"{unsolved} of {len(solutions)} frames not solved"
+    return {"proc": Proc.PARTIAL, "reason": words}
+
+
+def _magnitude_words(magnitudes: StandardMagnitudes) -> StatusWords:
+    if magnitudes.held_reason:
+        return {"apphot": Apphot.HELD, "reason": magnitudes.held_reason}
+    return {"apphot": Apphot.VALIDATE, "reason": None}
+
+
+PRODUCTS: dict[str, Product] = {
+    "raw_frames": _json("frames.json", tuple[RawFrame, ...]),
+    "master_bias": _json("master_bias.json", tuple[Master, ...]),
+    "master_darks": _json("master_darks.json", tuple[Master, ...]),
+    "master_flats": _json("master_flats.json", tuple[Master, ...]),
+    "calibration_choice": _json("calibration.json", CalibrationChoice, _choice_words),
+    "reduced_frames": _json("reduction.json", Reduction, _reduction_words),
+    "wcs_solutions": _json("solutions.json", tuple[FrameSolution, ...], _solution_words),
+    "variable": _json("variable.json", Variable),
+    "comp_list": _json("comps.json", CompCandidates),
+    "photometry_table": Product(
+        file="photometry.npz",
+        encode=tables.photometry_to_bytes,
+        decode=tables.photometry_from_bytes,
+        beside=lambda layout, key, table: {
+            layout.phot_table_path(key): format_table(table).encode()
+        },
+    ),
+    "standard_magnitudes": Product(
+        file="magnitudes.csv",
+        encode=lambda value: tables.standard_to_text(value).encode(),
+        decode=lambda data: tables.standard_from_text(data.decode()),
+        status=_magnitude_words,
+        inputs=lambda magnitudes: magnitudes.sibling_versions,
+    ),
+    "light_curve": Product(file="light_curve.png", encode=bytes, decode=bytes),
+}
+"""Every asset's product, by asset name."""
+
+
+def read_product(observatory: Observatory, asset: str, key: str) -> Any:
+    """Return the product of `asset` for the partition `key`.
+
+    Raises
+    ------
+    FileNotFoundError
+        It was not made, or its file is gone.
+    """
+    product = PRODUCTS[asset]
+    return product.decode(product.path(observatory.layout, key).read_bytes())
