@@ -35,6 +35,7 @@ from wombat_dagster.solvers.ladder import (
     with_analysis,
 )
 from wombat_dagster.store.frames import read_reduced, replace_wcs
+from wombat_dagster.store.tables import UnreadableProduct
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ SCALE_TOLERANCE = 0.05
 TABLE_RADIUS_DIAGONALS = 1.5  # the header may point half a frame off
 TABLE_RADIUS_UNKNOWN_SCALE_DEG = 5.0
 GOOD_FRAME_CANDIDATES = 100  # frames looked at to choose the one solved in full
+KEPT_DETECTIONS = GOOD_FRAME_CANDIDATES  # so that memory does not grow with the night
 
 
 def solve_observation(
@@ -113,7 +115,7 @@ class _Night:
         """Return the solutions that an earlier run found for the same pixels."""
         try:
             before = read_product(self._observatory, "wcs_solutions", self._observation.key)
-        except FileNotFoundError:
+        except (FileNotFoundError, UnreadableProduct):
             return {}
         by_hash = {s.raw_hash: s for s in before if s.solution is not None and s.raw_hash}
         return {
@@ -157,7 +159,7 @@ class _Night:
     def _star_table(self) -> StarTable | None:
         raw = self._raw[self._frames[0].raw]
         ra_deg, dec_deg = self._hints(raw)
-        if ra_deg is None or dec_deg is None:
+        if ra_deg is None or dec_deg is None or len(self._solutions) == len(self._frames):
             return None
         group, scale = self._reduction.group, self._scale(raw)
         radius_deg = TABLE_RADIUS_UNKNOWN_SCALE_DEG
@@ -168,6 +170,8 @@ class _Night:
 
     def _stars(self, index: int) -> Detections:
         if index not in self._detections:
+            if len(self._detections) >= KEPT_DETECTIONS:
+                del self._detections[next(iter(self._detections))]  # the oldest
             image, mask, _ = read_reduced(self._path(self._frames[index]))
             self._detections[index] = detect_stars(
                 image,
@@ -202,20 +206,28 @@ class _Night:
         )
 
     def solve(self) -> tuple[FrameSolution, ...]:
-        """Return one record per frame, in time order."""
+        """Return one record per frame, in time order.
+
+        In mode auto a good frame is solved in full, then its neighbours outwards in time, so that
+        each is propagated from the one beside it.
+        """
         todo = [i for i in range(len(self._frames)) if i not in self._solutions]
-        if todo and self._observatory.settings.solve.mode == "auto" and not self._solutions:
+        if todo and self._is_auto and not self._solutions:
             candidates = todo[:GOOD_FRAME_CANDIDATES]
             best = first_good_frame([self._stars(i) for i in candidates])
             if best is not None:
-                self._solve_in_full(candidates[best])
+                first = candidates[best]
+                self._solve_in_full(first)
+                todo = [i for i in todo if i > first] + [i for i in reversed(todo) if i < first]
+        alone = []
         for index in todo:
-            if index not in self._solutions:
-                self._solve_one(index)
-        # Frames that came before the first solved one get their chance to be propagated to.
-        for index in todo:
-            if self._solutions[index].solution is None and self._reference(index) is not None:
-                self._solve_one(index)
+            if self._reference(index) is None:
+                alone.append(index)
+            self._solve_one(index)
+        # Those tried before there was anything to propagate from get that chance now.
+        for index in alone:
+            if self._solutions[index].solution is None:
+                self._propagate(index)
         n_solved = sum(s.solution is not None for s in self._solutions.values())
         log.info("%s: %d of %d frames solved", self._observation.key, n_solved, len(self._frames))
         return tuple(
@@ -237,19 +249,29 @@ class _Night:
         position = self._target_position()
         if position is not None:
             self._position, self._trust_headers = position, False
+            self._solutions.clear()
             self._table = self._star_table()
             self._embedded = CatalogueSolver() if self._table is not None else None
-            self._solutions.clear()
         return self.solve()
 
+    @property
+    def _is_auto(self) -> bool:
+        return self._observatory.settings.solve.mode == "auto"
+
     def _solve_one(self, index: int) -> None:
+        if not (self._is_auto and self._propagate(index)):
+            self._solve_in_full(index)
+
+    def _propagate(self, index: int) -> bool:
+        """Carry the nearest frame's solution over; False, and nothing noted, when that fails."""
         reference = self._reference(index)
-        if self._observatory.settings.solve.mode == "auto" and reference is not None:
-            carried = propagate_frame(self._request(index, reference), reference)
-            if carried.solution is not None:
-                self._solutions[index] = self._with_fov(carried)
-                return
-        self._solve_in_full(index)
+        if reference is None:
+            return False
+        carried = propagate_frame(self._request(index, reference), reference)
+        if carried.solution is None:
+            return False
+        self._solutions[index] = self._with_fov(carried)
+        return True
 
     def _solve_in_full(self, index: int) -> None:
         request = self._request(index, self._reference(index))
