@@ -11,8 +11,9 @@ ROOT = Path(wombat_dagster.__file__).parent
 LAYERS = {
     "domain": set(),
     "config": {"domain"},
-    "science": {"domain"},
-    "solvers": {"domain", "config"},
+    "tangent": {"domain"},
+    "science": {"domain", "tangent"},
+    "solvers": {"domain", "config", "tangent"},
     "catalogs": {"domain", "config"},
     "store": {"domain", "config"},
     "reports": {"domain", "config"},

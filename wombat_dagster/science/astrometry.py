@@ -1,7 +1,6 @@
 """Between sky and pixels: positions, frame corners, what lies inside, how wide a chart must be.
 
-Solutions are gnomonic (TAN); the projection is written out because a night asks for it by the
-thousand and an astropy WCS object per frame costs more than the arithmetic. Finding a solution
+Finding a solution
 stays out: that is the solvers' work.
 """
 
@@ -10,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wombat_dagster import domain
+from wombat_dagster import domain, tangent
 from wombat_dagster.domain import BoolArray, FloatArray
 
 J2000_JD = 2451545.0
@@ -25,39 +24,15 @@ def project(
 
     NaN for places 90 degrees or more from the frame's centre, which have no image in a gnomonic
     projection.
-
-    Notes
-    -----
-    Calabretta & Greisen (2002), A&A 395, 1077, section 5.1.3.
     """
-    ra = np.radians(np.asarray(ra_deg, dtype=float) - solution.ra_deg)
-    dec = np.radians(np.asarray(dec_deg, dtype=float))
-    dec0 = np.radians(solution.dec_deg)
-    depth = np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(ra)
-    depth = np.where(depth > 0, depth, np.nan)
-    east = np.degrees(np.cos(dec) * np.sin(ra) / depth)
-    north = np.degrees(
-        (np.cos(dec0) * np.sin(dec) - np.sin(dec0) * np.cos(dec) * np.cos(ra)) / depth
-    )
-    x = (solution.cd22 * east - solution.cd12 * north) / solution.determinant
-    y = (solution.cd11 * north - solution.cd21 * east) / solution.determinant
-    # FITS counts pixels from 1
-    return x + solution.crpix_x - 1.0, y + solution.crpix_y - 1.0
+    return tangent.sky_to_pixel(solution, np.asarray(ra_deg, float), np.asarray(dec_deg, float))
 
 
 def sky(
     solution: domain.WcsSolution, x_px: ArrayLike, y_px: ArrayLike
 ) -> tuple[FloatArray, FloatArray]:
     """Return the sky positions (ra_deg in [0, 360), dec_deg) of 0-based pixel positions."""
-    dx = np.asarray(x_px, dtype=float) + 1.0 - solution.crpix_x
-    dy = np.asarray(y_px, dtype=float) + 1.0 - solution.crpix_y
-    east = np.radians(solution.cd11 * dx + solution.cd12 * dy)
-    north = np.radians(solution.cd21 * dx + solution.cd22 * dy)
-    dec0 = np.radians(solution.dec_deg)
-    toward_pole = np.cos(dec0) - north * np.sin(dec0)
-    ra = solution.ra_deg + np.degrees(np.arctan2(east, toward_pole))
-    dec = np.arctan2(np.sin(dec0) + north * np.cos(dec0), np.hypot(east, toward_pole))
-    return ra % 360.0, np.degrees(dec)
+    return tangent.pixel_to_sky(solution, np.asarray(x_px, float), np.asarray(y_px, float))
 
 
 def separation_deg(

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from wombat_dagster.domain import StarTable, WcsSolution
 from wombat_dagster.solvers.base import Reason, RungOptions, SolveOutcome, SolveRequest
-from wombat_dagster.solvers.fitting import MIN_MATCHED, Fit, is_supported, project, refine
+from wombat_dagster.solvers.fitting import MIN_MATCHED, Fit, is_supported, refine
 from wombat_dagster.solvers.patterns import Similarity, similarities
+from wombat_dagster.tangent import project
 
 PATTERN_STARS = (16, 30, 50)  # stars that vote, first few, then more
 CENTRE_SEARCH_FRAMES = 0.75  # of the longer side: "within half a frame", and a bit more

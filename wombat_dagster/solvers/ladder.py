@@ -31,8 +31,9 @@ from wombat_dagster.solvers.base import (
     Solver,
     SolveRequest,
 )
-from wombat_dagster.solvers.fitting import MIN_MATCHED, agreement, is_supported, project
+from wombat_dagster.solvers.fitting import MIN_MATCHED, agreement, is_supported
 from wombat_dagster.solvers.propagate import Propagator
+from wombat_dagster.tangent import project
 
 log = logging.getLogger(__name__)
 

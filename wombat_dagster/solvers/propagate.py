@@ -14,8 +14,9 @@ from wombat_dagster.solvers.base import (
     SolveOutcome,
     SolveRequest,
 )
-from wombat_dagster.solvers.fitting import MIN_MATCHED, Fit, is_supported, pixel_to_sky, refine
+from wombat_dagster.solvers.fitting import MIN_MATCHED, Fit, is_supported, refine
 from wombat_dagster.solvers.patterns import shift_votes, similarities
+from wombat_dagster.tangent import pixel_to_sky
 
 VOTING_STARS = 50
 TURNED_STARS = 30

@@ -11,13 +11,10 @@ from wombat_dagster.domain import WcsSolution
 from wombat_dagster.solvers.fitting import (
     agreement,
     centred,
-    deproject,
     fit_tan,
-    pixel_to_sky,
-    project,
     refine,
-    sky_to_pixel,
 )
+from wombat_dagster.tangent import deproject, pixel_to_sky, project, sky_to_pixel
 
 SOLUTION = WcsSolution(
     ra_deg=359.9,
