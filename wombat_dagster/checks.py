@@ -27,8 +27,7 @@ class Check:
 
 
 def _uncalibrated(choice: CalibrationChoice) -> str | None:
-    missing = [name for name in ("bias", "flat") if getattr(choice, name) is None]
-    return "; ".join(choice.reasons) if missing else None
+    return "; ".join(choice.reasons) if choice.missing else None
 
 
 def _unsolved(solutions: tuple[FrameSolution, ...]) -> str | None:

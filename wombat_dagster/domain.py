@@ -642,6 +642,12 @@ class CalibrationChoice:
             for m in (self.bias, self.dark, self.flat)
         )
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Which of bias and flat the frames go without; a dark without bias holds the bias."""
+        held = {"bias": self.bias or self.dark, "flat": self.flat}
+        return tuple(name for name, master in held.items() if master is None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sourced:
@@ -708,7 +714,6 @@ class StarMeasurements:
     AstroImageJ's definitions (DOMAIN section 4): `source_sky_adu` is the aperture sum less the sky,
     `peak_adu` the highest pixel in the aperture (sky not subtracted), `mean_adu` is
     source_sky / n_source_px, `sky_adu_px` the annulus mean after rejection. Pixels 0-based.
-    `raw_peak_adu` is the highest *raw* count in the aperture, for the saturation test.
     `flags` is a bit field of `Flag`.
     """
 
@@ -730,7 +735,6 @@ class StarMeasurements:
     y_width_px: FloatArray
     angle_deg: FloatArray
     roundness: FloatArray
-    raw_peak_adu: FloatArray
     flags: NDArray[np.int64]
 
     @classmethod
@@ -748,13 +752,25 @@ class StarMeasurements:
 class Flag:
     """Bits of `StarMeasurements.flags`."""
 
-    SATURATED = 1  # a raw count at or above the saturation level
-    NON_LINEAR = 2  # a raw count above the linearity level
+    SATURATED = 1  # a pixel of the aperture is `MaskBit.SATURATED`
+    NON_LINEAR = 2  # ... `MaskBit.NON_LINEAR`
     NEAR_EDGE = 4  # aperture or annulus leaves the frame
     BAD_PIXEL = 8  # a masked pixel inside the aperture
     OFF_CENTRE = 16  # centroid further from the predicted place than allowed: predicted place used
     LOW_SNR = 32  # SNR below 3
     UNMEASURED = 64  # aperture off the frame or more than 10 % of it masked: values are NaN
+
+
+class MaskBit:
+    """Bits of the mask of reduced frames and masters; 0 is a good pixel.
+
+    Plain numbers, as `Flag`: NumPy widens an array of bytes that meets an IntFlag.
+    """
+
+    BAD = 1  # hot, dead, or no data: nothing can be said of the pixel
+    SATURATED = 2  # raw count at or above the saturation level
+    NON_LINEAR = 4  # raw count above the linearity level
+    EDGE = 8  # outside the calibrated area
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -819,6 +835,7 @@ class PhotometryTable:
     ledger: tuple[LedgerEntry, ...]
     notes: tuple[str, ...] = ()
     relative: RelativeFluxes | None = None  # filled by science.photometry.relative_fluxes
+    pedestal_removed: bool = True  # False: the sky holds the bias, its error counts it as photons
 
     def star_index(self, role: str) -> int | None:
         """Return the position of `role` among the apertures, None when it is absent."""
@@ -847,6 +864,20 @@ class Transformation:
     target_colour: float | None = None
     target_colour_error: float | None = None
     source: str = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompResidual:
+    """How far one ensemble comp lies from the others' zero point over the night.
+
+    `residual_mag` is its night-mean magnitude by the ensemble less its catalogue magnitude, after
+    the colour term if there is one; `catalogue_error_mag` None: the catalogue has none.
+    """
+
+    name: str  # AUID, or the table's name of a star without
+    residual_mag: float
+    catalogue_error_mag: float | None
+    n_frames: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -896,3 +927,4 @@ class StandardMagnitudes:
     notes: tuple[str, ...] = ()
     merr: str = "random"  # what t1_merr_mag holds: random | total (zp_err_mag in quadrature)
     sibling_versions: Mapping[str, str] = field(default_factory=dict)  # tables, by key
+    comp_residuals: tuple[CompResidual, ...] = ()

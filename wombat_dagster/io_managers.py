@@ -36,8 +36,8 @@ class ProductIOManager(dg.ConfigurableIOManager):
             path=observatory.layout.relative_to_products(path),
             content_hash=content_hash,
             version=content_hash[:16],
-            inputs=product.inputs(obj),
-            status=product.status(obj),
+            inputs=product.inputs(observatory, key, obj),
+            status=product.status(observatory, key, obj),
         )
         context.add_output_metadata({"file": dg.MetadataValue.path(str(path))})
 

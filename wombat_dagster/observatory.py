@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from wombat_dagster import config
 from wombat_dagster.domain import StarTable
-from wombat_dagster.store.layout import Layout, night_directories, scan_data
-from wombat_dagster.store.status import ScanChanges, StatusDatabase
+from wombat_dagster.store.layout import Layout, has_entries, night_directories, scan_data
+from wombat_dagster.store.status import StatusDatabase
 
 if TYPE_CHECKING:
     from wombat_dagster.catalogs.vsp import Vsp
@@ -86,22 +86,41 @@ class Observatory:
             return read_star_table_csv(self.settings.path(self.settings.solve.star_table))
         return None
 
-    def scan(self, dates: Collection[dt.date] | None = None) -> ScanChanges:
+    def scan(self, dates: Collection[dt.date] | None = None) -> None:
         """Look at the data directory (only the nights of `dates`) and record what is there.
 
-        A night without lights is ignored, unless its calibrations may be lent to others.
+        A night without lights is ignored, unless its calibrations may be lent to others. One whose
+        directory is gone is forgotten, one that cannot be looked through stays as it was. An empty
+        or absent data directory is taken for a disk that is not mounted: nothing changes.
         """
+        if not has_entries(self.layout.data):
+            log.warning("%s is empty or absent: nothing is recorded", self.layout.data)
+            return
+        serial = self.status.begin_scan()
         nights = night_directories(self.layout.data)
         scanned = scan_data(
             self.layout.data,
-            known=self.status.known_frames(),
+            known=self.status.known_frames(dates),
             filter_of_camera=lambda camera: self.settings.for_camera(camera).filter,
             only=None if dates is None else {n.name for n in nights if n.date in dates},
         )
+        asked = self.status.known_dates() if dates is None else set(dates)
+        there = {night.date for night in nights} | {n.directory.date for n in scanned.nights}
+        unseen = {night.directory.date for night in scanned.nights if night.unseen}
         lit = {night.directory.date for night in scanned.nights if night.has_lights}
         lend = self.settings.calibration.use_calibration_only_nights
-        frames = [frame for frame in scanned.frames if lend or frame.date in lit]
-        return self.status.record_scan(frames, {n.directory.date for n in scanned.nights})
+        self.status.record_scan(
+            [f for f in scanned.frames if (lend or f.date in lit) and f.date not in unseen],
+            (asked | {n.directory.date for n in scanned.nights}) - unseen,
+            serial=serial,
+            without_directory=asked - there,
+        )
+        for night in scanned.nights:
+            name = night.directory.name
+            if night.unseen:
+                log.warning("%s cannot be read and stays as it was: %s", name, night.unseen)
+            for words in night.notes:
+                log.warning("%s: %s", name, words)
 
 
 @lru_cache(maxsize=8)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,19 @@ class Product:
     file: str  # name inside the directory of the partition
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
-    status: Callable[[Any], StatusWords] = field(default=lambda _value: {})
+    status: Callable[[Observatory, str, Any], StatusWords] = field(
+        default=lambda _observatory, _key, _value: {}
+    )
     beside: Callable[[Layout, str, Any], Mapping[Path, bytes]] = field(
         default=lambda _layout, _key, _value: {}
     )
     """Further files for people and other programs, written before the product itself."""
-    inputs: Callable[[Any], Mapping[str, str]] = field(default=lambda _value: {})
-    """Versions of other observations' products that went into this one, by their keys."""
+    inputs: Callable[[Observatory, str, Any], Mapping[str, str]] = field(
+        default=lambda _observatory, _key, _value: {}
+    )
+    """Versions of what went into this one beside the products of its own partition, by name."""
+    version_of: Callable[[Any], str] | None = None
+    """What says that two products are the same; None: their bytes."""
 
     def path(self, layout: Layout, key: str) -> Path:
         """Return where the product of the partition `key` lies."""
@@ -51,6 +57,8 @@ class Product:
 
     def version(self, value: Any) -> str:
         """Return the content version: equal products are one version."""
+        if self.version_of is not None:
+            return self.version_of(value)
         return hashlib.sha256(self.encode(value)).hexdigest()[:16]
 
 
@@ -58,12 +66,12 @@ def _no_words(_value: Any) -> StatusWords:
     return {}
 
 
-def _json(file: str, kind: Any, status: Callable[[Any], StatusWords] = _no_words) -> Product:
+def _json(file: str, kind: Any, words: Callable[[Any], StatusWords] = _no_words) -> Product:
     return Product(
         file=file,
         encode=lambda value: tables.dump_json(value).encode(),
         decode=lambda data: tables.load_json(kind, data.decode()),
-        status=status,
+        status=lambda _observatory, _key, value: words(value),
     )
 
 
@@ -72,8 +80,14 @@ def _choice_words(choice: CalibrationChoice) -> StatusWords:
     return {name: m.date.isoformat() if m else NOCAL for name, m in masters.items()}
 
 
-def _reduction_words(_reduction: Reduction) -> StatusWords:
-    return {"proc": Proc.CALIBRATED}
+def _choice_inputs(observatory: Observatory, key: str, _choice: Any) -> Mapping[str, str]:
+    """Return what an observation's run begins with: its light frames and the masters there are."""
+    lights = observatory.status.light_signatures(key).get(key, "")
+    return {"lights": lights, "masters": observatory.status.masters_signature()}
+
+
+def _reduction_words(reduction: Reduction) -> StatusWords:
+    return {**_choice_words(reduction.choice), "proc": Proc.CALIBRATED}
 
 
 def _solution_words(solutions: tuple[FrameSolution, ...]) -> StatusWords:
@@ -84,10 +98,13 @@ def _solution_words(solutions: tuple[FrameSolution, ...]) -> StatusWords:
     return {"proc": Proc.PARTIAL, "reason": words}
 
 
-def _magnitude_words(magnitudes: StandardMagnitudes) -> StatusWords:
+def _magnitude_words(
+    observatory: Observatory, key: str, magnitudes: StandardMagnitudes
+) -> StatusWords:
     if magnitudes.held_reason:
         return {"apphot": Apphot.HELD, "reason": magnitudes.held_reason}
-    return {"apphot": Apphot.VALIDATE, "reason": None}
+    solutions = read_product(observatory, "wcs_solutions", key)
+    return {"apphot": Apphot.VALIDATE, "reason": _solution_words(solutions)["reason"]}
 
 
 PRODUCTS: dict[str, Product] = {
@@ -95,7 +112,11 @@ PRODUCTS: dict[str, Product] = {
     "master_bias": _json("master_bias.json", tuple[Master, ...]),
     "master_darks": _json("master_darks.json", tuple[Master, ...]),
     "master_flats": _json("master_flats.json", tuple[Master, ...]),
-    "calibration_choice": _json("calibration.json", CalibrationChoice, _choice_words),
+    "calibration_choice": replace(
+        _json("calibration.json", CalibrationChoice, _choice_words),
+        inputs=_choice_inputs,
+        version_of=lambda choice: choice.version,  # not the reasons: these name unused nights
+    ),
     "reduced_frames": _json("reduction.json", Reduction, _reduction_words),
     "wcs_solutions": _json("solutions.json", tuple[FrameSolution, ...], _solution_words),
     "variable": _json("variable.json", Variable),
@@ -113,7 +134,7 @@ PRODUCTS: dict[str, Product] = {
         encode=lambda value: tables.standard_to_text(value).encode(),
         decode=lambda data: tables.standard_from_text(data.decode()),
         status=_magnitude_words,
-        inputs=lambda magnitudes: magnitudes.sibling_versions,
+        inputs=lambda _observatory, _key, magnitudes: magnitudes.sibling_versions,
     ),
     "light_curve": Product(file="light_curve.png", encode=bytes, decode=bytes),
 }

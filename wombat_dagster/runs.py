@@ -16,9 +16,12 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
 from wombat_dagster import config
+from wombat_dagster.domain import Observation, Shortfall
 from wombat_dagster.observatory import Observatory, open_observatory
 from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
-from wombat_dagster.stages.siblings import has_newer_siblings
+from wombat_dagster.products import read_product
+from wombat_dagster.stages.reduction import choose_calibration
+from wombat_dagster.stages.siblings import stale_magnitudes
 from wombat_dagster.store import schema
 from wombat_dagster.store.frames import write_bytes_atomic
 from wombat_dagster.store.status import TargetRow
@@ -94,14 +97,45 @@ def plan(
         for row in observatory.status.targets()
         if (night is None or row.observation.date == night)
         and (target is None or row.observation.target.casefold() == target.casefold())
-        and (night is not None or row.apphot not in FINISHED)
     ]
+    if night is None:
+        rows = _unfinished(observatory, rows)
     nights = [
         key
         for key in observatory.status.night_keys()
         if night is None or key == night.strftime("%Y%m%d")
     ]
     return Plan(nights=tuple(nights), observations=tuple(rows))
+
+
+def _unfinished(observatory: Observatory, rows: Sequence[TargetRow]) -> list[TargetRow]:
+    """Return the rows without an end, or whose end is not about the frames and masters of today.
+
+    New masters do not reopen what a person has submitted; new light frames do.
+    """
+    lights = observatory.status.light_signatures()
+    begun_with = observatory.status.product_inputs_of("calibration_choice")
+    masters = observatory.status.masters_signature()
+
+    def is_finished(row: TargetRow) -> bool:
+        key = row.observation.key
+        if row.apphot not in FINISHED or row.lights != lights.get(key):
+            return False
+        if row.submitted is not None or begun_with.get(key, {}).get("masters") == masters:
+            return True
+        return _has_closest_masters(observatory, row.observation)
+
+    return [row for row in rows if not is_finished(row)]
+
+
+def _has_closest_masters(observatory: Observatory, observation: Observation) -> bool:
+    """Tell whether the masters of an observation would be chosen again."""
+    try:
+        used = read_product(observatory, "calibration_choice", observation.key)
+        closest = choose_calibration(observatory, observation)
+    except (FileNotFoundError, Shortfall):
+        return False
+    return bool(used.version == closest.version)
 
 
 def with_word(observatory: Observatory, word: str) -> Plan:
@@ -149,30 +183,37 @@ def execute(
     `on_step` hears the partition key and the asset whenever one begins, `on_done` how each ended.
     An interrupt (Ctrl-C) ends the partition at work, recorded as failed in Dagster, and is raised.
     """
-    results = []
-    units = [("night_job", key) for key in planned.nights]
-    units += [("observation_job", row.observation.key) for row in planned.observations]
-    for job_name, key in units:
-        results.append(_execute_one(instance, job_name, key, on_step))
-        on_done(results[-1])
+    results: list[Done] = []
+
+    def run(job_name: str, keys: Sequence[str]) -> None:
+        for key in keys:
+            results.append(_execute_one(instance, job_name, key, on_step))
+            on_done(results[-1])
+
+    def run_again(job_name: str, keys: Sequence[str]) -> None:
+        done = [_execute_one(instance, job_name, key, on_step) for key in keys]
+        results.extend(again for again in done if again.error)
+
+    run("night_job", planned.nights)
+    # Whoever borrows a bias may have come before the night that lends it.
+    run_again("night_job", _borrowing_nights(planned))
+    run("observation_job", [row.observation.key for row in planned.observations])
     # Two filters tell a colour: whoever was measured first gets its magnitudes again.
-    for key in _with_newer_siblings(planned):
-        again = _execute_one(instance, "magnitudes_job", key, on_step)
-        if again.error:
-            results.append(again)
+    run_again("magnitudes_job", _with_newer_siblings(planned))
     return results
 
 
+def _borrowing_nights(planned: Plan) -> list[str]:
+    if len(planned.nights) < 2:
+        return []
+    borrowing = set(open_observatory().status.nights_without_own_bias())
+    return [key for key in planned.nights if key in borrowing]
+
+
 def _with_newer_siblings(planned: Plan) -> list[str]:
-    observatory = open_observatory()
     units = {(row.observation.date, row.observation.target) for row in planned.observations}
-    return [
-        row.observation.key
-        for row in observatory.status.targets()
-        if (row.observation.date, row.observation.target) in units
-        and row.submitted is None
-        and has_newer_siblings(observatory, row.observation)
-    ]
+    stale = stale_magnitudes(open_observatory())
+    return [one.key for one in stale if (one.date, one.target) in units]
 
 
 def _execute_one(

@@ -67,13 +67,15 @@ def _describe_masters(masters: tuple[Master, ...]) -> dict[str, Any]:
     return {"masters": dg.MetadataValue.table(rows)} if rows else {}
 
 
-def _master_asset(name: str, kind: FrameKind, deps: list[Any], words: str) -> dg.AssetsDefinition:
+def _master_asset(name: str, kind: FrameKind, *, priority: int, words: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=name,
+        # Darks want the night's bias and flats both; a dependency would skip them without.
+        op_tags={"dagster/priority": str(priority)},
         description=words,
         partitions_def=NIGHTS,
         group_name=CALIBRATION,
-        deps=deps,
+        deps=[raw_frames],
         output_required=False,
         check_specs=check_specs(name),
     )
@@ -94,19 +96,19 @@ def _master_asset(name: str, kind: FrameKind, deps: list[Any], words: str) -> dg
 
 
 master_bias = _master_asset(
-    "master_bias", FrameKind.BIAS, [raw_frames], "Clipped median of the night's biases."
+    "master_bias", FrameKind.BIAS, priority=3, words="Clipped median of the night's biases."
 )
 master_darks = _master_asset(
     "master_darks",
     FrameKind.DARK,
-    [raw_frames],
-    "Clipped median of the night's darks, one per exposure time, bias-subtracted where possible.",
+    priority=2,
+    words="Clipped median of the night's darks, one per exposure time, without bias if possible.",
 )
 master_flats = _master_asset(
     "master_flats",
     FrameKind.FLAT,
-    [raw_frames],
-    "Clipped median of the night's flats, one per filter, with median 1 in the central half.",
+    priority=1,
+    words="Clipped median of the night's flats, one per filter, with median 1 in the central half.",
 )
 
 

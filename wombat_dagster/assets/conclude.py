@@ -1,5 +1,7 @@
 """The one place where a stage's end becomes Dagster events and a status row."""
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -29,7 +31,8 @@ def conclude(
     """
     asset, key = context.asset_key.to_user_string(), context.partition_key
     try:
-        value = make()
+        with _heard_warnings(context.log) as warnings:
+            value = make()
     except (Shortfall, ServiceUnavailable) as ending:
         words = str(ending)
         if context.assets_def.partitions_def == OBSERVATIONS:
@@ -44,5 +47,32 @@ def conclude(
         yield from no_product_results(context.asset_key, words)
         return
     version = dg.DataVersion(PRODUCTS[asset].version(value))
-    yield dg.Output(value, metadata=dict(describe(value)), data_version=version)
+    metadata = dict(describe(value))
+    if warnings:
+        metadata["warnings"] = dg.MetadataValue.json(list(dict.fromkeys(warnings)))
+    yield dg.Output(value, metadata=metadata, data_version=version)
     yield from check_results(context.asset_key, value)
+
+
+class _Listener(logging.Handler):
+    """Passes wombat's own warnings on to Dagster's log of the run, and keeps them."""
+
+    def __init__(self, to: logging.Logger) -> None:
+        super().__init__(logging.WARNING)
+        self.to, self.heard = to, list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(record.getMessage())
+        self.to.warning("%s", record.getMessage())
+
+
+@contextlib.contextmanager
+def _heard_warnings(to: logging.Logger) -> Iterator[list[str]]:
+    """Give the list of the warnings that wombat's modules log meanwhile."""
+    listener = _Listener(to)
+    logger = logging.getLogger("wombat_dagster")
+    logger.addHandler(listener)
+    try:
+        yield listener.heard
+    finally:
+        logger.removeHandler(listener)

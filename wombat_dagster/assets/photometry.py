@@ -11,6 +11,8 @@ from wombat_dagster.assets.conclude import Event, conclude
 from wombat_dagster.checks import check_specs
 from wombat_dagster.domain import (
     CompCandidates,
+    CompResidual,
+    FloatArray,
     FrameSolution,
     LedgerEntry,
     PhotometryTable,
@@ -163,30 +165,57 @@ def standard_magnitudes(
     """Standard magnitudes of T1 and T2, with the random and the zero-point error apart."""
     from wombat_dagster.stages.standard import standard_magnitudes_of
 
-    def describe(magnitudes: StandardMagnitudes) -> dict[str, Any]:
-        facts = {
-            "median_mag": _rounded(np.nanmedian(magnitudes.t1_mag)),
-            "random_mag": _rounded(np.nanmedian(magnitudes.t1_random_mag)),
-            "zp_err_mag": _rounded(magnitudes.zp_err_mag),
-            "t2_offset_mag": _rounded(magnitudes.check_offset_mag),
-            "t2_scatter_mag": _rounded(magnitudes.check_scatter_mag),
-            "method": magnitudes.method,
-            "transformed": magnitudes.transformed,
-        }
-        return {k: v for k, v in facts.items() if v is not None}
-
     opened = observatory.open()
     observation = opened.status.target_row(context.partition_key).observation
     yield from conclude(
         context,
         opened,
         lambda: standard_magnitudes_of(opened, observation, reduced_frames, photometry_table),
-        describe,
+        describe_magnitudes,
     )
 
 
+def describe_magnitudes(magnitudes: StandardMagnitudes) -> dict[str, Any]:
+    """Return what Dagster shows of a night; what has no value is left out."""
+    facts = {
+        "median_mag": _median(magnitudes.t1_mag[~magnitudes.t1_upper_limit]),
+        "upper_limits": int(magnitudes.t1_upper_limit.sum()),
+        "random_mag": _median(magnitudes.t1_random_mag),
+        "zp_err_mag": _rounded(magnitudes.zp_err_mag),
+        "t2_offset_mag": _rounded(magnitudes.check_offset_mag),
+        "t2_scatter_mag": _rounded(magnitudes.check_scatter_mag),
+        "method": magnitudes.method,
+        "transformed": magnitudes.transformed,
+        "comps": _residuals(magnitudes.comp_residuals) if magnitudes.comp_residuals else None,
+        "notes": dg.MetadataValue.json(list(magnitudes.notes)),
+    }
+    return {k: v for k, v in facts.items() if v is not None}
+
+
+def _median(values: FloatArray) -> float | None:
+    finite = values[np.isfinite(values)]
+    return _rounded(np.median(finite)) if len(finite) else None
+
+
 def _rounded(value: float | np.floating[Any] | None) -> float | None:
-    return None if value is None else round(float(value), 4)
+    """Round to 0.1 mmag; None for what is no number: the UI's GraphQL refuses NaN."""
+    return None if value is None or not np.isfinite(value) else round(float(value), 4)
+
+
+def _residuals(comps: tuple[CompResidual, ...]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "comp": comp.name,
+                    "residual_mag": _rounded(comp.residual_mag),
+                    "catalogue_error_mag": _rounded(comp.catalogue_error_mag),
+                    "frames": comp.n_frames,
+                }
+            )
+            for comp in comps
+        ]
+    )
 
 
 @dg.asset(

@@ -30,9 +30,10 @@ def format_table(table: domain.PhotometryTable) -> str:
 
     Notes
     -----
-    ``Saturated`` is 0 or the highest count of a saturated aperture: the raw one where it is known,
-    else the reduced peak. ``FWHM_Mean`` is the frame's fitted FWHM, ``RAOBJ2K`` (hours) and
-    ``DECOBJ2K`` the variable's catalogue place. A comp's ``Source_AMag`` is its catalogue value.
+    ``Saturated`` is 0 or the highest *reduced* peak of the saturated apertures: which ones are, the
+    raw counts decided when the frame was reduced. ``FWHM_Mean`` is the frame's fitted FWHM,
+    ``RAOBJ2K`` (hours) and ``DECOBJ2K`` the variable's catalogue place. A comp's ``Source_AMag`` is
+    its catalogue value.
 
     Raises
     ------
@@ -183,13 +184,11 @@ def _pixel_numbers(measured: domain.StarMeasurements, index: int, suffix: str) -
 
 
 def _saturated(table: domain.PhotometryTable) -> FloatArray:
-    """Return the highest count of each frame's saturated apertures, 0 where none is."""
-    measured = table.measured
-    saturated = (measured.flags & domain.Flag.SATURATED) != 0
-    saturated |= measured.raw_peak_adu >= table.saturation_adu
-    height = np.where(np.isfinite(measured.raw_peak_adu), measured.raw_peak_adu, measured.peak_adu)
+    """Return the highest peak of each frame's saturated apertures, 0 where none is."""
+    peak_adu = table.measured.peak_adu
+    saturated = (table.measured.flags & domain.Flag.SATURATED) != 0
     # an aperture too damaged to be measured has no peak, and is saturated all the same
-    height = np.where(np.isfinite(height), height, table.saturation_adu)
+    height = np.where(np.isfinite(peak_adu), peak_adu, table.saturation_adu)
     return np.where(saturated, height, 0.0).max(axis=1)
 
 

@@ -33,6 +33,8 @@ MAX_TITLE: Final = 64
 CAPTION_WIDTH: Final = 112
 MAX_ALARM_LINES: Final = 3
 MAX_FACT_LINES: Final = 3
+MAX_NOTE_LINES: Final = 6
+NOTE_WIDTH: Final = 128
 LINE_HEIGHT: Final = 0.026  # of the figure
 
 MIN_SPAN_MAG: Final = 0.04  # a quiet star is shown quiet
@@ -44,21 +46,19 @@ def light_curve_png(
     standard: domain.StandardMagnitudes,
     *,
     title: str | None = None,
-    remarks: tuple[str, ...] = (),
 ) -> bytes:
     """Return the light curve of T1, and of T2 below it, as a PNG of 1000 by 700 pixels.
 
     Filled points with error bars count; hollow ones are proposed to be rejected; arrows are upper
     limits. T2 comes with its catalogue magnitude, dashed, and that one's error. `title` is the
-    first line (target, filter and JD when None); `remarks` go into the caption, such as what
-    calibration is missing.
+    first line (target, filter and JD when None). The night's notes end the caption.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE_INCH, dpi=DPI, facecolor="white")
     times, offset, scale = _times(standard)
     has_check = bool(np.isfinite(standard.t2_mag).any())
-    caption = _caption(standard, remarks, has_check)
+    caption = _caption(standard, has_check)
     bottom = 0.105 + LINE_HEIGHT * len(caption)
     areas: Any = figure.subplots(
         2 if has_check else 1,
@@ -117,12 +117,11 @@ class _Line:
 
     words: str
     alarm: bool = False
+    small: bool = False
 
 
-def _caption(
-    standard: domain.StandardMagnitudes, remarks: tuple[str, ...], has_check: bool
-) -> list[_Line]:
-    """Return the lines below the picture, the reason of a held night first."""
+def _caption(standard: domain.StandardMagnitudes, has_check: bool) -> list[_Line]:
+    """Return the lines below the picture: the reason of a held night, the facts, the notes."""
     bars = "in the bars of T1" if standard.merr == "total" else "not in the bars"
     parts = [
         f"zero-point error {standard.zp_err_mag:.3f} mag, {bars}",
@@ -134,12 +133,16 @@ def _caption(
         parts.append("no check star")
     held = f"HELD: {standard.held_reason}" if standard.held_reason else ""
     alarm = [_Line(words=words, alarm=True) for words in _wrap(held)]
-    facts = [_Line(words=words) for one in (" · ".join(parts), *remarks) for words in _wrap(one)]
-    return alarm[:MAX_ALARM_LINES] + facts[:MAX_FACT_LINES]
+    facts = [_Line(words=words) for words in _wrap(" · ".join(parts))]
+    notes = _wrap(" · ".join(standard.notes), NOTE_WIDTH)
+    if len(notes) > MAX_NOTE_LINES:
+        notes[MAX_NOTE_LINES - 1] = "… more in the magnitudes' file"
+    small = [_Line(words=words, small=True) for words in notes[:MAX_NOTE_LINES]]
+    return alarm[:MAX_ALARM_LINES] + facts[:MAX_FACT_LINES] + small
 
 
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(_clean(text), CAPTION_WIDTH)
+def _wrap(text: str, width: int = CAPTION_WIDTH) -> list[str]:
+    return textwrap.wrap(_clean(text), width)
 
 
 def _comp_count(standard: domain.StandardMagnitudes) -> str:
@@ -157,7 +160,7 @@ def _write_caption(figure: "Figure", lines: list[_Line]) -> None:
             0.085,
             0.018 + LINE_HEIGHT * row,
             line.words,
-            fontsize=9,
+            fontsize=8 if line.small else 9,
             color=HELD_COLOUR if line.alarm else "black",
             weight="bold" if line.alarm else "normal",
             parse_math=False,
@@ -316,7 +319,10 @@ def _draw_check(
     reach = np.array([] if catalogue is None else [catalogue])
     limits = _magnitude_limits(counted, errors, reach)
     name = _clean(standard.check_name or "", 20)
-    _set_magnitudes(area, limits, f"T2  {name}  [{standard.comp_band}]")
+    band = standard.band
+    if standard.comp_band != band:
+        band += f" against {standard.comp_band}"
+    _set_magnitudes(area, limits, f"T2  {name}  [{band}]")
     _draw_points(area, times, magnitudes, errors, rejected, colour=T2_COLOUR, label=_t2(standard))
     if catalogue is not None:
         _draw_catalogue(area, catalogue, standard.check_catalogue_error_mag)

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from wombat_dagster.domain import (
     DetectorFacts,
     FrameGroup,
     FrameKind,
+    MaskBit,
     Master,
     NoCalibration,
     RawFrame,
@@ -25,15 +27,20 @@ from wombat_dagster.domain import (
 MAD_TO_SIGMA = 1.482602218505602  # 1/Phi^-1(3/4): what astropy.stats.mad_std uses
 FLAT_FLOOR = 0.05  # a normalised flat below this is masked, never divided by
 
-BAD, SATURATED, NON_LINEAR, EDGE = 1, 2, 4, 8  # bits of the mask plane
-
 PILE_UP_PIXELS = 5  # the night's maximum occurs so often...
 PILE_UP_FRAMES = 3  # ...in so many frames: the counts pile up at a stop
+DEFAULT = "default"
 DEFAULT_SATURATION_ADU = 55000.0  # AstroImageJ's defaults, used when nothing else is known
 DEFAULT_LINEARITY_ADU = 30000.0
 
-MIN_SKY_SAMPLES = 30
-MIN_SKY_GAIN_SIGNIFICANCE = 5.0
+SKY_TILES = 4  # across and down a frame...
+SKY_TILE_PX = 160  # ...of at most so many pixels: enough for the noise
+MIN_SKY_TILE_PX = 32
+MIN_SKY_BLOCKS = 12
+FAINT_PART = 0.35
+MIN_SKY_PAIRS = 20
+SKY_PARTS = 10
+MAX_SKY_DISAGREEMENT = 0.25
 
 Image = NDArray[Any]
 
@@ -98,16 +105,20 @@ def central_median(image: Image) -> float:
 
 
 def flat_refusal(
-    level_adu: float, *, bias_level_adu: float, saturation_adu: float,
+    flat: "RawExtremes", *, bias_level_adu: float, saturation: Sourced,
     min_fraction: float, max_fraction: float,
 ) -> str | None:  # fmt: skip
     """Return why a flat of this raw central level is refused, None when it is fit.
 
-    The fractions are of the range from the bias level to saturation.
+    The fractions are of the range from the bias level to saturation. Where saturation is only a
+    default, a flat is not too dark as long as there is light in it: the range is not known.
     """
+    level_adu, saturation_adu = flat.level_adu, saturation.value
     reach = saturation_adu - bias_level_adu
-    low = bias_level_adu + min_fraction * reach
+    low = bias_level_adu + (0.0 if saturation.source == DEFAULT else min_fraction) * reach
     high = bias_level_adu + max_fraction * reach
+    if level_adu >= flat.maximum_adu:
+        return f"level {level_adu:.0f} ADU is its highest count: nothing but a stop"
     if level_adu >= high:
         return (
             f"level {level_adu:.0f} ADU, below {high:.0f} wanted ({saturation_adu:.0f} saturates)"
@@ -127,7 +138,7 @@ def normalised_master_flat(combined: Image) -> tuple[Image, Image]:
     NDArray of bool
         True where the flat is below 5 % or not a number.
     """
-    flat = combined / central_median(combined)
+    flat = combined / np.nanmedian(central_half(combined))
     unusable = ~(flat > FLAT_FLOOR)
     return np.where(unusable, 1.0, flat).astype(np.float32), unusable
 
@@ -167,30 +178,91 @@ def gain_of_flats(
     return float(level_1 * (1 + ratio) / photon_variance)
 
 
-def gain_of_sky(level_adu: Sequence[float], variance_adu2: Sequence[float]) -> float | None:
+def sky_noise(first: Image, second: Image) -> Image:
+    """Return the noise of the sky in two consecutive frames, from the difference of both.
+
+    What stays in its place (hot pixels, the flat field) drops out of the difference. In every tile
+    only the faintest third counts, so that stars, which move a little, hardly enter; slopes drop
+    out because neighbours are subtracted.
+
+    Returns
+    -------
+    NDArray
+        A row per tile: mean level in ADU, variance per pixel in ADU² from single pixels, and from
+        sums of 4x4 pixels; NaN where too little is left. Where the noise of a pixel is its own
+        both are equal; they are not behind an interpolation, or where stars are left.
+    """
+    noise = [_tile_noise(a, b) for a, b in zip(_tiles(first), _tiles(second), strict=True)]
+    return np.array(noise)
+
+
+def _tiles(image: Image) -> list[Image]:
+    step_y, step_x = (n // SKY_TILES for n in image.shape)
+    ny, nx = (min(step, SKY_TILE_PX) // 4 * 4 for step in (step_y, step_x))
+    corners = [(y * step_y, x * step_x) for y in range(SKY_TILES) for x in range(SKY_TILES)]
+    return [image[y : y + ny, x : x + nx].astype(np.float64) for y, x in corners]
+
+
+def _tile_noise(first: Image, second: Image) -> tuple[float, float, float]:
+    if min(first.shape) < MIN_SKY_TILE_PX:
+        return np.nan, np.nan, np.nan
+    mean = (first + second) / 2
+    around = sliding_window_view(mean, (3, 3)).mean(axis=(2, 3))[3:-3, 3:-3]
+    brightest = _blocks(around).max(axis=(2, 3))
+    faint: Image = np.asarray(brightest <= np.quantile(brightest, FAINT_PART))
+    inner = np.s_[4:-4, 4:-4]
+    blocks = _blocks((second - first)[inner])
+    steps = (blocks[:, 1:] - blocks[:, :-1])[faint[:, 1:] & faint[:, :-1]]
+    if len(steps) < MIN_SKY_BLOCKS:
+        return np.nan, np.nan, np.nan
+    # A step is a difference of differences: four times the variance of a pixel, of 16 in a block.
+    return (
+        float(_blocks(mean[inner])[faint].mean()),
+        _robust_sigma(steps) ** 2 / 4,
+        _robust_sigma(steps.sum(axis=(1, 2))) ** 2 / (4 * 16),
+    )
+
+
+def _blocks(image: Image) -> Image:
+    """Return `image` in squares of 4x4: shape (ny / 4, nx / 4, 4, 4)."""
+    ny, nx = image.shape
+    return image.reshape(ny // 4, 4, nx // 4, 4).swapaxes(1, 2)
+
+
+def gain_of_sky(noise: Sequence[Image]) -> Sourced | None:
     """Return the gain in e-/ADU from the growth of the sky's variance with its level.
 
-    The bias level drops out of the slope. None below 30 samples, or when the slope is not positive
-    by five of its own errors: then the sky did not change enough to tell.
+    `noise` has what `sky_noise` says of every two consecutive frames of a night. The bias level
+    drops out of the slope. None when there are too few frames, when the level hardly changes, or
+    when single pixels and sums of them do not agree: a wrong gain is worse than none.
+
+    Notes
+    -----
+    The mean of both slopes; its error holds their difference and what a jackknife over ten parts
+    of the night finds.
     """
-    level, variance = np.asarray(level_adu, float), np.asarray(variance_adu2, float)
-    if len(level) < MIN_SKY_SAMPLES or np.ptp(level) == 0:
+    if len(noise) < MIN_SKY_PAIRS:
         return None
-    (slope, _), covariance = np.polyfit(level, variance, 1, cov=True)
-    if slope <= MIN_SKY_GAIN_SIGNIFICANCE * np.sqrt(covariance[0, 0]):
+    samples = np.array(noise)
+    slopes = _variance_slopes(samples)
+    slope = slopes.mean()
+    parts = np.array_split(np.arange(len(samples)), SKY_PARTS)
+    without = [_variance_slopes(np.delete(samples, part, axis=0)).mean() for part in parts]
+    error = np.hypot(np.std(without) * np.sqrt(SKY_PARTS - 1), np.ptp(slopes) / 2)
+    agree = np.ptp(slopes) <= MAX_SKY_DISAGREEMENT * slope
+    if not (agree and error <= MAX_SKY_DISAGREEMENT * slope):  # also when NaN
         return None
-    return float(1.0 / slope)
+    gain = float(1.0 / slope)
+    # Plus and minus in ASCII: the words become a FITS card.
+    return Sourced(value=gain, source=f"frame differences, {gain:.3g} +- {error * gain**2:.2g}")
 
 
-def sky_level_and_variance(image: Image) -> tuple[float, float]:
-    """Return the sky level of a frame and the variance of single sky pixels, in ADU and ADU².
-
-    The variance is that of differences between neighbours in x, robustly, over two: stars and
-    gradients hardly enter.
-    """
-    middle = central_half(image)
-    differences = np.diff(middle[::2, ::1].astype(np.float64), axis=1)[:, ::2]
-    return float(np.median(middle)), float(_robust_sigma(differences) ** 2 / 2)
+def _variance_slopes(samples: Image) -> Image:
+    """Return the slopes of both variances against the level, in one fit through all tiles."""
+    level, *variances = samples[np.isfinite(samples).all(axis=-1)].T
+    if len(level) < MIN_SKY_PAIRS or np.ptp(level) == 0:
+        return np.full(2, np.nan)
+    return np.array([np.polyfit(level - level.mean(), v, 1)[0] for v in variances])
 
 
 def _robust_sigma(values: Image) -> float:
@@ -212,19 +284,16 @@ class RawExtremes:
 
     maximum_adu: float
     n_at_maximum: int
-    sky_adu: float
-    sky_variance_adu2: float
+    level_adu: float  # median of the central half: the sky of a light
 
 
 def raw_extremes(raw: Image) -> RawExtremes:
-    """Return the highest count of a raw frame, how often it occurs, and the sky."""
+    """Return the highest count of a raw frame, how often it occurs, and the level."""
     maximum = raw.max()
-    sky, variance = sky_level_and_variance(raw)
     return RawExtremes(
         maximum_adu=float(maximum),
         n_at_maximum=int(np.count_nonzero(raw == maximum)),
-        sky_adu=sky,
-        sky_variance_adu2=variance,
+        level_adu=central_median(raw),
     )
 
 
@@ -240,6 +309,32 @@ def pile_up_stop(extremes: Sequence[RawExtremes]) -> float | None:
     return stop if len(piled) >= PILE_UP_FRAMES else None
 
 
+def saturation_of(
+    extremes: Sequence[RawExtremes], *, configured_adu: float | None, header_adu: float | None
+) -> Sourced:
+    """Return the raw count from which pixels are saturated, and how that is known."""
+    stop, below_stop_adu = _below_stop(extremes, 0.05)
+    saturation = _first_source(
+        (configured_adu, "configuration"),
+        (header_adu, "header"),
+        (below_stop_adu, f"pile-up at {stop} ADU"),
+        (DEFAULT_SATURATION_ADU, DEFAULT),
+    )
+    assert saturation is not None
+    return saturation
+
+
+def _below_stop(
+    extremes: Sequence[RawExtremes], fraction: float
+) -> tuple[float | None, float | None]:
+    """Return the stop, and the count that is `fraction` of the range above the level below it."""
+    stop = pile_up_stop(extremes)
+    if stop is None:
+        return None, None
+    level_adu = float(np.median([e.level_adu for e in extremes]))
+    return stop, stop - fraction * (stop - level_adu)
+
+
 def detector_facts(
     frames: Sequence[RawFrame],
     extremes: Sequence[RawExtremes],
@@ -248,7 +343,8 @@ def detector_facts(
     configured_read_noise_e: float | None = None,
     configured_saturation_adu: float | None = None,
     configured_linearity_adu: float | None = None,
-    flats_gain_e_adu: float | None = None,
+    flats_gain: Sourced | None = None,
+    sky_gain: Sourced | None = None,
     bias_read_noise_adu: float | None = None,
 ) -> DetectorFacts:
     """Return gain, read noise and limits of an observation, each with where it comes from.
@@ -257,14 +353,13 @@ def detector_facts(
     stay None when none has; saturation and linearity fall back to AstroImageJ's 55000 and 30000.
     """
     first = frames[0]
-    gain = _first_source(
-        (configured_gain_e_adu, "configuration"),
-        (first.gain_header_e_adu, first.gain_header_source or "header"),
-        (flats_gain_e_adu, "flat and bias pairs"),
-        (
-            gain_of_sky([e.sky_adu for e in extremes], [e.sky_variance_adu2 for e in extremes]),
-            "sky variance against level",
-        ),
+    gain = (
+        _first_source(
+            (configured_gain_e_adu, "configuration"),
+            (first.gain_header_e_adu, first.gain_header_source or "header"),
+        )
+        or flats_gain
+        or sky_gain
     )
     noise_e = bias_read_noise_adu * gain.value if bias_read_noise_adu and gain else None
     read_noise = _first_source(
@@ -272,20 +367,17 @@ def detector_facts(
         (first.read_noise_header_e, "header"),
         (noise_e, "bias pair"),
     )
-    stop = pile_up_stop(extremes)
-    sky = float(np.median([e.sky_adu for e in extremes])) if extremes else 0.0
-    saturation = _first_source(
-        (configured_saturation_adu, "configuration"),
-        (first.saturation_header_adu, "header"),
-        (stop - 0.05 * (stop - sky) if stop else None, f"pile-up at {stop} ADU"),
-        (DEFAULT_SATURATION_ADU, "default"),
+    saturation = saturation_of(
+        extremes,
+        configured_adu=configured_saturation_adu,
+        header_adu=first.saturation_header_adu,
     )
+    stop, below_stop_adu = _below_stop(extremes, 0.10)
     linearity = _first_source(
         (configured_linearity_adu, "configuration"),
-        (stop - 0.10 * (stop - sky) if stop else None, f"pile-up at {stop} ADU"),
-        (DEFAULT_LINEARITY_ADU, "default"),
+        (below_stop_adu, f"pile-up at {stop} ADU"),
+        (DEFAULT_LINEARITY_ADU, DEFAULT),
     )
-    assert saturation is not None
     assert linearity is not None
     if linearity.value > saturation.value:
         linearity = Sourced(value=saturation.value, source=f"saturation ({saturation.source})")
@@ -374,7 +466,7 @@ def _mismatch(
     if filter is not None and master.filter != filter:
         return f"filter {master.filter}"
     if exposure_s is not None and (
-        master.exposure_s is None or abs(master.exposure_s / exposure_s - 1) > tolerance
+        master.exposure_s is None or abs(master.exposure_s - exposure_s) > tolerance * exposure_s
     ):
         return f"exposure {master.exposure_s} s, {exposure_s} s wanted"
     return None
@@ -400,11 +492,11 @@ def calibrate(
     NDArray
         float32, shape of `raw`.
     NDArray
-        uint8 bits: 1 bad or no value, 2 saturated, 4 beyond linearity.
+        uint8 bits of `MaskBit`.
     """
     image = raw.astype(np.float32)
-    mask = np.where(raw > linearity_adu, np.uint8(NON_LINEAR), np.uint8(0))
-    mask[raw >= saturation_adu] |= SATURATED
+    mask = np.where(raw > linearity_adu, np.uint8(MaskBit.NON_LINEAR), np.uint8(0))
+    mask[raw >= saturation_adu] |= MaskBit.SATURATED
     if bias is not None:
         image -= bias
     if dark_per_s is not None:
@@ -412,10 +504,10 @@ def calibrate(
     if flat is not None:
         image /= flat
     if flat_unusable is not None:
-        mask[flat_unusable] |= BAD
+        mask[flat_unusable] |= MaskBit.BAD
     unreal = ~np.isfinite(image)
     if unreal.any():
-        mask[unreal] |= BAD
+        mask[unreal] |= MaskBit.BAD
         image[unreal] = 0.0
     return image, mask
 

@@ -8,7 +8,19 @@ from wombat_dagster.domain import BoolArray, Detections, FloatArray
 BACKGROUND_BOX_PX = 64
 MIN_AREA_PX = 5
 MIN_SIDE_PX = 8
-EXTRACT_PIXEL_STACK = 3_000_000  # sep's default of 300000 is too small for a crowded frame
+# sep's pixel buffer and deblending contrast: its defaults, a buffer for a crowded frame (whose
+# allocation alone takes as long as everything else), and that without deblending.
+EXTRACT_ATTEMPTS = ((300_000, 0.005), (3_000_000, 0.005), (3_000_000, 1.0))
+
+# How far a star's own light is taken to reach: isophotal sigmas, but at most typical FWHMs, and
+# half of the way to a brighter star, whose light would otherwise be counted for the fainter one's.
+REACH_SIGMAS = 6.0
+REACH_RANGE_PX = (4.0, 60.0)
+REACH_TYPICAL_FWHM = 2.5
+REACH_TO_BRIGHTER = 0.5
+MIN_RADIUS_PX = 2.0
+MAX_SHIFT_SIGMAS = 0.5  # of the windowed centroid from the isophotal one, or 1 px
+MAX_SHIFT_PX = 1.0
 
 # A star is never narrower than the seeing. What is narrower by this factor than the frame's
 # typical star, or stands on its pixel alone, is a hot pixel, a cosmic ray or a cluster of hot ones.
@@ -64,13 +76,17 @@ def detect_stars(
         return _no_stars(pixels, bad)
     background.subfrom(pixels)
     found = _extract(pixels, bad, threshold_adu=threshold_sigma * sky_rms_adu)
+    if found is not None:
+        found = found[np.isfinite(found["x"] + found["y"])]
+        # here already, lest a frame full of hot pixels makes them its typical star
+        found = found[_neighbour_of_peak(pixels, found["x"], found["y"]) > MIN_NEIGHBOUR_OF_PEAK]
     if found is None or len(found) == 0:
         return _no_stars(pixels, bad, background.globalback, sky_rms_adu)
     stars = _measure(pixels, bad, found, float(background.globalback), sky_rms_adu)
     saturated = np.zeros(len(stars), bool)
     if saturation_adu is not None:
         saturated = stars.peak_adu + background.globalback >= saturation_adu
-    real = _is_star(pixels, stars, saturated)
+    real = _is_star(pixels.shape, stars, saturated)
     order = np.flatnonzero(real)[np.argsort(-stars.flux_adu[real], kind="stable")]
     return _chosen(stars, order[:max_stars])
 
@@ -116,8 +132,8 @@ def _extract(
     """Return sep's objects; with less deblending, then None, when the frame overflows sep."""
     import sep
 
-    sep.set_extract_pixstack(EXTRACT_PIXEL_STACK)
-    for deblend_contrast in (0.005, 1.0):
+    for pixel_stack, deblend_contrast in EXTRACT_ATTEMPTS:
+        sep.set_extract_pixstack(pixel_stack)
         try:
             return sep.extract(
                 pixels,
@@ -143,16 +159,22 @@ def _measure(
     import sep
 
     x, y = found["x"], found["y"]
-    reach_px = np.clip(6.0 * found["a"], 4.0, 60.0)
-    half_flux_px, _ = sep.flux_radius(
-        pixels, x, y, reach_px, 0.5, normflux=None, mask=bad, subpix=5
-    )
+    reach_px = np.clip(REACH_SIGMAS * found["a"], *REACH_RANGE_PX)
+    search_px = float(np.median(reach_px)) / REACH_TO_BRIGHTER
+    lonely_px = REACH_TO_BRIGHTER * _to_brighter(x, y, found["flux"], search_px)
+    lonely_px = np.maximum(lonely_px, MIN_RADIUS_PX)
+    reach_px = np.minimum(reach_px, lonely_px)
+    half_flux_px = _half_flux_radius(pixels, bad, x, y, reach_px)
+    widest_px = max(REACH_TYPICAL_FWHM * 2.0 * float(np.median(half_flux_px)), REACH_RANGE_PX[0])
+    wide = reach_px > widest_px
+    reach_px[wide] = widest_px
+    half_flux_px[wide] = _half_flux_radius(pixels, bad, x[wide], y[wide], reach_px[wide])
     window_sigma = np.maximum(2.0 * half_flux_px / FWHM_OF_SIGMA, 0.5)
     x_win, y_win, _ = sep.winpos(pixels, x, y, window_sigma, mask=bad)
     moved = np.hypot(x_win - x, y_win - y)
-    usable = np.isfinite(moved) & (moved < np.maximum(1.0, half_flux_px))
-    x, y = np.where(usable, x_win, x), np.where(usable, y_win, y)
-    radius_px = np.clip(2.5 * half_flux_px, 2.0, 40.0)
+    near = moved < np.maximum(MAX_SHIFT_PX, MAX_SHIFT_SIGMAS * found["a"])  # False for NaN
+    x, y = np.where(near, x_win, x), np.where(near, y_win, y)
+    radius_px = np.minimum(np.maximum(2.5 * half_flux_px, MIN_RADIUS_PX), lonely_px)
     flux, _, _ = sep.sum_circle(pixels, x, y, radius_px, mask=bad, subpix=5)
     variance = np.pi * radius_px**2 * sky_rms_adu**2 + np.maximum(flux, 0.0)
     fwhm_of_square = 4.0 * half_flux_px**2
@@ -169,9 +191,34 @@ def _measure(
     )
 
 
-def _is_star(pixels: NDArray[np.float32], stars: Detections, saturated: BoolArray) -> BoolArray:
-    """Tell stars from spikes: as wide as the frame's typical star, and more than one pixel."""
-    ny, nx = pixels.shape
+def _half_flux_radius(
+    pixels: NDArray[np.float32], bad: BoolArray, x: FloatArray, y: FloatArray, reach_px: FloatArray
+) -> FloatArray:
+    import sep
+
+    radius_px, _ = sep.flux_radius(pixels, x, y, reach_px, 0.5, normflux=None, mask=bad, subpix=5)
+    return radius_px
+
+
+def _to_brighter(x: FloatArray, y: FloatArray, flux: FloatArray, within_px: float) -> FloatArray:
+    """Return each object's distance to the nearest brighter one, infinity beyond `within_px`."""
+    from scipy.spatial import KDTree
+
+    pairs = KDTree(np.stack([x, y], axis=1)).query_pairs(within_px, output_type="ndarray")
+    first, second = pairs.T
+    distance_px = np.hypot(x[first] - x[second], y[first] - y[second])
+    nearest_px = np.full(len(x), np.inf)
+    np.minimum.at(nearest_px, np.where(flux[first] < flux[second], first, second), distance_px)
+    return nearest_px
+
+
+def _is_star(shape: tuple[int, ...], stars: Detections, saturated: BoolArray) -> BoolArray:
+    """Tell stars from spikes and lumps.
+
+    A star is as wide as the frame's typical one, and no part of a brighter one: further than a
+    typical FWHM from it.
+    """
+    ny, nx = shape
     plausible = (
         (stars.flux_adu > 0)
         & (stars.axis_ratio > MIN_AXIS_RATIO)
@@ -181,26 +228,28 @@ def _is_star(pixels: NDArray[np.float32], stars: Detections, saturated: BoolArra
         & (stars.y_px > -0.5)
         & (stars.y_px < ny - 0.5)
     )
-    plausible[plausible] &= _neighbour_of_peak(pixels, stars, plausible) > MIN_NEIGHBOUR_OF_PEAK
     typical = plausible & ~saturated
     if not typical.any():
         return plausible
-    limit_px = MIN_FWHM_OF_TYPICAL * float(np.median(stars.fwhm_px[typical]))
-    return plausible & (stars.fwhm_px >= limit_px)
+    typical_px = float(np.median(stars.fwhm_px[typical]))
+    wide = np.flatnonzero(plausible & (stars.fwhm_px >= MIN_FWHM_OF_TYPICAL * typical_px))
+    x, y, flux = stars.x_px[wide], stars.y_px[wide], stars.flux_adu[wide]
+    real = np.zeros(len(stars), bool)
+    real[wide[_to_brighter(x, y, flux, typical_px) == np.inf]] = True
+    return real
 
 
 def _neighbour_of_peak(
-    pixels: NDArray[np.float32], stars: Detections, chosen: BoolArray
+    pixels: NDArray[np.float32], x_px: FloatArray, y_px: FloatArray
 ) -> FloatArray:
-    """Return the mean of the two brighter side neighbours of each star's peak pixel over the peak.
+    """Return the mean of the two brighter side neighbours of each object's peak over the peak.
 
-    About 0.3 for a
-    Gaussian of FWHM 1.5 px, the noise only for a single hot pixel.
+    About 0.3 for a Gaussian of FWHM 1.5 px, the noise only for a single hot pixel.
     """
     ny, nx = pixels.shape
     offsets = np.arange(-1, 2)
-    x = np.clip(np.rint(stars.x_px[chosen]).astype(int), 2, nx - 3)
-    y = np.clip(np.rint(stars.y_px[chosen]).astype(int), 2, ny - 3)
+    x = np.clip(np.rint(x_px).astype(int), 2, nx - 3)
+    y = np.clip(np.rint(y_px).astype(int), 2, ny - 3)
     block = pixels[
         y[:, None, None] + offsets[None, :, None], x[:, None, None] + offsets[None, None, :]
     ].reshape(len(x), 9)

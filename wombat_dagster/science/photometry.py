@@ -14,14 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wombat_dagster import domain
-from wombat_dagster.domain import BoolArray, Flag, FloatArray
+from wombat_dagster.domain import BoolArray, Flag, FloatArray, MaskBit
 from wombat_dagster.science import astrometry
 
-MASK_BAD = 1
-MASK_SATURATED = 2
-MASK_NON_LINEAR = 4
-MASK_EDGE = 8
-MASK_UNUSABLE = MASK_BAD | MASK_EDGE
+MASK_UNUSABLE = MaskBit.BAD | MaskBit.EDGE
 
 SKY_CLIP_SIGMA = 2.0
 SKY_STOP_ADU = 1e-4  # 0.1 would shift the mean by up to 1.2 ADU
@@ -35,7 +31,9 @@ RADIUS_FWHM = 1.7  # aperture radius over FWHM, where the FWHM is not given
 CENTRE_MAX_PASSES = 30
 CENTRE_STOP_PX = 1e-4
 ROUGH_SKY_EVERY = 5  # annulus pixel, for the centroid
-PROFILE_FLOOR = 0.25  # of the peak: pixels above it show the FWHM
+# Of the peak: pixels above it show the FWHM. The first that leaves MIN_PROFILE_PX and a profile
+# that falls; the core of a trailed star may be flat.
+PROFILE_FLOORS = (0.25, 0.15, 0.1, 0.05)
 MIN_PROFILE_PX = 4
 MAG_PER_RELATIVE_ERROR = 2.5 / math.log(10.0)
 
@@ -167,7 +165,6 @@ class _Cutouts:
 def measure_stars(
     image: FloatArray,
     mask: NDArray[np.integer] | BoolArray | None,
-    raw_image: NDArray | None,
     x_px: ArrayLike,
     y_px: ArrayLike,
     *,
@@ -175,8 +172,6 @@ def measure_stars(
     gain_e_adu: float | None,
     read_noise_e: float | None,
     recentre_limit_px: float,
-    saturation_adu: float,
-    linearity_adu: float,
     dark_e_px: float = 0.0,
     solution: domain.WcsSolution | None = None,
     fwhm_px: float | None = None,
@@ -188,15 +183,11 @@ def measure_stars(
     image
         Reduced frame in ADU, ``[y, x]``.
     mask
-        Bits of the reduction per pixel: 1 bad, 2 saturated, 4 non-linear (both of the *raw*
-        counts), 8 edge; booleans mean bad. Bad, edge and NaN pixels do not count: in the annulus
-        they are ignored, in the aperture they take the mean of their good neighbours, flag the star
-        `BAD_PIXEL`, and make it NaN and `UNMEASURED` beyond 10 % of the area. In the annulus
-        saturated and non-linear pixels are ignored too.
-    raw_image
-        The raw counts, for `raw_peak_adu` (else NaN); they then also set `SATURATED` (at or above
-        `saturation_adu`) and `NON_LINEAR` (above `linearity_adu`), which the mask's bits set
-        anyway.
+        `MaskBit`s per pixel, shape of `image`; booleans mean bad. Bad, edge and NaN pixels do
+        not count: in the annulus they are ignored, in the aperture they take the mean of their good
+        neighbours, flag the star `BAD_PIXEL`, and make it NaN and `UNMEASURED` beyond 10 % of the
+        area. In the annulus saturated and non-linear pixels are ignored too; in the aperture they
+        flag the star.
     x_px, y_px
         Predicted places, shape (n,), 0-based.
     recentre_limit_px
@@ -220,8 +211,8 @@ def measure_stars(
     2.3548 √m_yy; Width their mean; Angle = ½ atan2(2 m_xy, m_xx − m_yy) in [0, 360), from +x
     towards +y; Roundness = 1 − ((m_xx − m_yy)² + 4 m_xy²) / (m_xx + m_yy)², 1 when round (this form
     reproduces AstroImageJ's columns on real tables). FWHM is that of the Gaussian which the radial
-    profile follows above a quarter of its peak (ln I against r², weights I²; Guo 2011, IEEE Signal
-    Process. Mag. 28, 134).
+    profile follows above a quarter of its peak, or less where fewer than four pixels are or the
+    core is flat (ln I against r², weights I²; Guo 2011, IEEE Signal Process. Mag. 28, 134).
     """
     x, y = np.array(x_px, dtype=float), np.array(y_px, dtype=float)
     flags = np.zeros(x.shape, dtype=np.int64)
@@ -241,14 +232,12 @@ def measure_stars(
         measured, new_flags = _measure_whole(
             image,
             bits,
-            raw_image,
             x[where],
             y[where],
             aperture=aperture,
             gain_e_adu=gain_e_adu,
             read_noise_e=read_noise_e,
             dark_e_px=dark_e_px,
-            limits_adu=(saturation_adu, linearity_adu),
         )
         for name, values in measured.items():
             columns[name][where] = values
@@ -394,7 +383,6 @@ def _centroids(
 def _measure_whole(
     image: FloatArray,
     bits: NDArray[np.uint8],
-    raw_image: NDArray | None,
     x: FloatArray,
     y: FloatArray,
     *,
@@ -402,20 +390,14 @@ def _measure_whole(
     gain_e_adu: float | None,
     read_noise_e: float | None,
     dark_e_px: float,
-    limits_adu: tuple[float, float],
 ) -> tuple[dict[str, FloatArray], NDArray[np.int64]]:
     """Return the columns and flags of stars whose apertures lie wholly on the frame."""
     radius = aperture.radius_px
-    half = math.ceil(radius) + 1
-    cut = _cut(image, bits, x, y, half)
+    cut = _cut(image, bits, x, y, math.ceil(radius) + 1)
     weights = circle_overlap(_edges(cut.dx), _edges(cut.dy), radius)
     touched = weights > MIN_PEAK_OVERLAP
-    raw_peak = np.full(x.size, np.nan)
-    if raw_image is not None:
-        at_x, at_y, _ = _pixels(image.shape, x, y, half)
-        raw_peak = _highest(_read(raw_image, at_x, at_y).astype(float), touched)
     masked_fraction = (weights * cut.bad).sum(axis=(1, 2)) / (math.pi * radius**2)
-    flags = _pixel_flags(cut, touched, raw_peak, limits_adu)
+    flags = _pixel_flags(cut, touched)
     flags[masked_fraction > 0] |= Flag.BAD_PIXEL
 
     values, used = _annulus(image, bits, x, y, aperture)
@@ -456,8 +438,7 @@ def _measure_whole(
         "fwhm_px": fwhm,
         **shape,
     }
-    columns = {name: np.where(unmeasured, np.nan, v) for name, v in columns.items()}
-    return {**columns, "raw_peak_adu": raw_peak}, flags
+    return {name: np.where(unmeasured, np.nan, v) for name, v in columns.items()}, flags
 
 
 def _edges(centres: FloatArray) -> FloatArray:
@@ -471,17 +452,12 @@ def _highest(values: FloatArray, allowed: BoolArray) -> FloatArray:
     return np.where(np.isfinite(highest), highest, np.nan)
 
 
-def _pixel_flags(
-    cut: _Cutouts, touched: BoolArray, raw_peak: FloatArray, limits_adu: tuple[float, float]
-) -> NDArray[np.int64]:
-    """Return SATURATED and NON_LINEAR from the mask's bits and, where given, the raw counts."""
+def _pixel_flags(cut: _Cutouts, touched: BoolArray) -> NDArray[np.int64]:
+    """Return SATURATED and NON_LINEAR of the mask's pixels in the apertures."""
     seen = np.bitwise_or.reduce(np.where(touched, cut.bits, 0), axis=(1, 2))
-    saturation_adu, linearity_adu = limits_adu
-    saturated = ((seen & MASK_SATURATED) != 0) | (raw_peak >= saturation_adu)
-    non_linear = ((seen & MASK_NON_LINEAR) != 0) | (raw_peak > linearity_adu)
-    flags = np.zeros(raw_peak.shape, dtype=np.int64)
-    flags[saturated] |= Flag.SATURATED
-    flags[non_linear] |= Flag.NON_LINEAR
+    flags = np.zeros(len(seen), dtype=np.int64)
+    flags[(seen & MaskBit.SATURATED) != 0] |= Flag.SATURATED
+    flags[(seen & MaskBit.NON_LINEAR) != 0] |= Flag.NON_LINEAR
     return flags
 
 
@@ -528,18 +504,23 @@ def _moments(cut: _Cutouts, light: FloatArray) -> dict[str, FloatArray]:
 def _profile_fwhm(cut: _Cutouts, excess: FloatArray, allowed: BoolArray) -> FloatArray:
     """Return the FWHM of the Gaussian through the radial profile; NaN where it does not fall."""
     peak = _highest(excess, allowed)[:, None, None]
-    core = allowed & (excess > PROFILE_FLOOR * peak) & (peak > 0)
     square = cut.dy[:, :, None] ** 2 + cut.dx[:, None, :] ** 2
-    weight = np.where(core, excess / peak, 0.0) ** 2
-    height = np.log(np.where(core, excess / peak, 1.0))
-    total = weight.sum(axis=(1, 2))
-    mean_square = (weight * square).sum(axis=(1, 2)) / total
-    mean_height = (weight * height).sum(axis=(1, 2)) / total
-    arm = square - mean_square[:, None, None]
-    slope = (weight * arm * (height - mean_height[:, None, None])).sum(axis=(1, 2))
-    slope /= (weight * arm**2).sum(axis=(1, 2))
-    usable = (core.sum(axis=(1, 2)) >= MIN_PROFILE_PX) & (slope < 0)
-    return FWHM_PER_SIGMA * np.sqrt(np.where(usable, -0.5 / slope, np.nan))
+    fwhm = np.full(len(excess), np.nan)
+    for floor in PROFILE_FLOORS:
+        core = allowed & (excess > floor * peak) & (peak > 0)
+        weight = np.where(core, excess / peak, 0.0) ** 2
+        height = np.log(np.where(core, excess / peak, 1.0))
+        total = weight.sum(axis=(1, 2))
+        mean_square = (weight * square).sum(axis=(1, 2)) / total
+        mean_height = (weight * height).sum(axis=(1, 2)) / total
+        arm = square - mean_square[:, None, None]
+        slope = (weight * arm * (height - mean_height[:, None, None])).sum(axis=(1, 2))
+        slope /= (weight * arm**2).sum(axis=(1, 2))
+        usable = np.isnan(fwhm) & (core.sum(axis=(1, 2)) >= MIN_PROFILE_PX) & (slope < 0)
+        fwhm[usable] = FWHM_PER_SIGMA * np.sqrt(-0.5 / slope[usable])
+        if np.isfinite(fwhm).all():
+            break
+    return fwhm
 
 
 # ------------------------------------------------------------------- what follows at once

@@ -148,6 +148,8 @@ def _summary(fits: list[StarProfile], notes: tuple[str, ...]) -> FrameProfile:
         words = "; ".join(fit.failure for fit in fits[:5] if fit.failure)
         raise domain.BadPsf(f"none of {len(fits)} star profiles is good: {words}")
     axis_ratio = float(np.median([fit.axis_ratio for fit in good]))
+    if axis_ratio < ELONGATED:
+        notes = (*notes, f"stars elongated: axis ratio {axis_ratio:.2f}")
     return FrameProfile(
         fwhm_px=float(np.median([fit.fwhm_px for fit in good])),
         axis_ratio=axis_ratio,
@@ -372,10 +374,19 @@ def choose_aperture(
     """Return the radii for a night whose median FWHM is `fwhm_px`, or the fixed ones.
 
     The annulus begins at least 5 px beyond the aperture and covers at least four times its area.
+
+    Raises
+    ------
+    BadPsf
+        The FWHM is not a positive number, and the radii are not fixed.
     """
     if radius_px is not None and sky_inner_px is not None and sky_outer_px is not None:
         return domain.Aperture(
             radius_px=radius_px, sky_inner_px=sky_inner_px, sky_outer_px=sky_outer_px
+        )
+    if not (math.isfinite(fwhm_px) and fwhm_px > 0):
+        raise domain.BadPsf(
+            f"no aperture from a FWHM of {fwhm_px:.2f} px: no frame has a usable one"
         )
     radius = max(radius_fwhm * fwhm_px, min_radius_px)
     inner = max(sky_inner_fwhm * fwhm_px, radius + MIN_RADIUS_GAP_PX)

@@ -12,6 +12,8 @@ from wombat_dagster.domain import BoolArray, FloatArray
 
 MIN_ALTITUDE_DEG: Final = 15.0
 MAX_CLOUD_MAG: Final = 1.0
+MAX_COMP_SIGMA: Final = 5.0
+COMPS_MIN_FRAMES: Final = 10  # the night's own scatter is too uncertain over fewer
 
 MAD_TO_SIGMA: Final = 1.4826  # of a Gaussian
 
@@ -27,6 +29,7 @@ NO_ZERO_POINT = "nozeropoint"
 NO_COLOUR = "nocolour"
 ALTITUDE = "altitude"
 CLOUD = "cloud"
+COMPS = "comps"
 
 
 def scatter(values: FloatArray) -> float | None:
@@ -55,10 +58,38 @@ def dimming(zero_point_mag: FloatArray) -> FloatArray:
     return np.nanpercentile(zero_point_mag, 95) - np.asarray(zero_point_mag)
 
 
+def disagreeing_comps(deviation_mag: FloatArray, error_mag: FloatArray) -> BoolArray:
+    """Return the frames whose comps disagree by more than the night's frames usually do.
+
+    One comp is beyond 5 sigma of its own scatter, or all of at least 3 scatter five times more than
+    on the median frame: both in magnitudes and in units of the formal errors, so that a short
+    exposure or thin cloud is no disagreement. Deviations of the comps' zero points and formal
+    errors of shape (n_frames, n_comps); NaN: not measured. Over fewer than 10 frames none is.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):  # an error of 0 says nothing
+        pulls = deviation_mag / error_mag
+    return _apart(deviation_mag) & _apart(pulls)
+
+
+def _apart(deviation: FloatArray) -> BoolArray:
+    measured = np.isfinite(deviation)
+    apart = np.zeros(len(deviation), dtype=bool)
+    for comp, n_frames in zip(deviation.T, measured.sum(axis=0), strict=True):
+        if n_frames >= COMPS_MIN_FRAMES:
+            apart |= np.abs(comp) > MAX_COMP_SIGMA * (scatter(comp) or np.inf)
+    several = measured.sum(axis=1) >= 3
+    if several.sum() >= COMPS_MIN_FRAMES:
+        spread = np.nanstd(np.where(measured, deviation, np.nan)[several], axis=1)
+        apart[several] |= spread > MAX_COMP_SIGMA * (np.median(spread) or np.inf)
+    return apart
+
+
 def propose_rejections(
     table: domain.PhotometryTable,
     zero_point_mag: FloatArray,
     *,
+    comp_deviation_mag: FloatArray | None = None,
+    comp_error_mag: FloatArray | None = None,
     without_colour: BoolArray | None = None,
 ) -> tuple[str, ...]:
     """Return per frame why its point of T1 should be looked at, words joined by ",", "" when fine.
@@ -66,23 +97,29 @@ def propose_rejections(
     Words: ``saturated``, ``edge`` (aperture or annulus leaves the frame), ``masked`` (bad pixel in
     the aperture), ``unmeasured``, ``nozeropoint`` (no comp measured), ``nocolour`` (transformed by
     the colour of a distant frame), ``altitude`` (below 15 degrees), ``cloud`` (zero point more than
-    1 mag below the night's best). `zero_point_mag` has shape (n_frames,), for counts per second;
-    `without_colour` the same, None: no frame.
+    1 mag below the night's best), ``comps`` (see `disagreeing_comps`; None: not asked).
+    `zero_point_mag` has shape (n_frames,), for counts per second; `without_colour` the same, None:
+    no frame.
     """
     t1 = table.star_index("T1")
     if t1 is None:
         raise domain.NoStandard("no aperture T1 in the measurement table")
     flags = table.measured.flags[:, t1]
     missing = ~np.isfinite(table.measured.source_sky_adu[:, t1])
+    no_frame = np.zeros(len(missing), dtype=bool)
+    apart = no_frame
+    if comp_deviation_mag is not None and comp_error_mag is not None:
+        apart = disagreeing_comps(comp_deviation_mag, comp_error_mag)
     words = {
         SATURATED: (flags & domain.Flag.SATURATED) != 0,
         EDGE: (flags & domain.Flag.NEAR_EDGE) != 0,
         MASKED: (flags & domain.Flag.BAD_PIXEL) != 0,
         UNMEASURED: ((flags & domain.Flag.UNMEASURED) != 0) | missing,
         NO_ZERO_POINT: ~np.isfinite(zero_point_mag),
-        NO_COLOUR: np.zeros(len(missing), bool) if without_colour is None else without_colour,
+        NO_COLOUR: no_frame if without_colour is None else without_colour,
         ALTITUDE: table.times.altitude_deg < MIN_ALTITUDE_DEG,
         CLOUD: dimming(zero_point_mag) > MAX_CLOUD_MAG,
+        COMPS: apart,
     }
     return tuple(
         ",".join(word for word, hit in words.items() if hit[frame])

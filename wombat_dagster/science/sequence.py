@@ -143,7 +143,8 @@ def select_candidates(
     solutions
         (label, solution) of every solved frame of the observation.
     margin_px
-        Least distance of a comp from the edges: the annulus and 5 px.
+        Least distance of a comp from the edges: the annulus and 5 px. An estimate where the annulus
+        is: it follows from the fitted FWHM only when the stars are measured.
     check, comps, ban
         AUIDs a person chose: T2; the only comps; never used. Chosen stars need not lie in the
         magnitude window.
@@ -187,7 +188,7 @@ def select_candidates(
     for index, star in enumerate(usable):
         if frames.n_off[index]:
             words = f"off {frames.n_off[index]} of {frames.n_kept} frames"
-            words = f"{words} (margin {margin_px:.1f} px)"
+            words = f"{words} (estimated margin {margin_px:.1f} px)"
             ledger.append(_unused(star, Unused.OFF_IMAGE, words))
     survivors = [star for star, n_off in zip(usable, frames.n_off, strict=True) if not n_off]
     if not survivors:
@@ -461,6 +462,7 @@ def _nothing_left(
 def crowded(
     x_px: FloatArray,
     y_px: FloatArray,
+    flux_adu: FloatArray,
     neighbours: domain.Detections,
     *,
     radius_px: float,
@@ -469,30 +471,38 @@ def crowded(
     """Return, for each star of one frame, what stands too near it, or None.
 
     Too near: within 2 FWHM + the aperture radius and less than 3 mag fainter. The detection within
-    one FWHM of a place is the star itself; a star that was not detected has no neighbours to judge.
+    one FWHM of a place is the star itself; one that was not detected is judged by its measured
+    `flux_adu`, shape (n_stars,), and with no light measured any neighbour is too near.
     """
     words: list[str | None] = []
-    for x, y in zip(x_px, y_px, strict=True):
+    for x, y, flux in zip(x_px, y_px, flux_adu, strict=True):
         distance = np.hypot(neighbours.x_px - x, neighbours.y_px - y)
-        words.append(_neighbour(distance, neighbours.flux_adu, radius_px, fwhm_px))
+        words.append(_neighbour(distance, neighbours.flux_adu, float(flux), radius_px, fwhm_px))
     return words
 
 
 def _neighbour(
-    distance: FloatArray, flux_adu: FloatArray, radius_px: float, fwhm_px: float
+    distance_px: FloatArray,
+    flux_adu: FloatArray,
+    own_flux_adu: float,
+    radius_px: float,
+    fwhm_px: float,
 ) -> str | None:
-    if not distance.size or not distance.min() <= fwhm_px:
-        return None
-    itself = int(np.argmin(distance))
-    near = distance < CROWDING_FWHM * fwhm_px + radius_px
-    bright = flux_adu > flux_adu[itself] * 10 ** (-0.4 * CROWDING_MAG)
-    others = np.flatnonzero(near & bright)
-    others = others[others != itself]
+    near = distance_px < CROWDING_FWHM * fwhm_px + radius_px
+    detected = bool(distance_px.size) and distance_px.min() <= fwhm_px
+    if detected:
+        itself = int(np.argmin(distance_px))
+        near[itself], own_flux_adu = False, float(flux_adu[itself])
+    own_flux_adu = own_flux_adu if own_flux_adu > 0 else 0.0  # NaN: no light measured
+    others = np.flatnonzero(near & (flux_adu > own_flux_adu * 10 ** (-0.4 * CROWDING_MAG)))
     if not others.size:
         return None
-    nearest = int(others[np.argmin(distance[others])])
-    fainter = -2.5 * math.log10(flux_adu[nearest] / flux_adu[itself])
-    return f"a star {fainter:.1f} mag fainter at {distance[nearest]:.1f} px"
+    nearest = int(others[np.argmin(distance_px[others])])
+    where = f"at {distance_px[nearest]:.1f} px{'' if detected else ', itself not detected'}"
+    if own_flux_adu == 0:
+        return f"a star {where}, no light of its own measured"
+    fainter = -2.5 * math.log10(flux_adu[nearest] / own_flux_adu)
+    return f"a star {abs(fainter):.1f} mag {'fainter' if fainter >= 0 else 'brighter'} {where}"
 
 
 def assign_roles(

@@ -37,6 +37,10 @@ UNKNOWN_COLOUR_ERROR_MAG: Final = 0.1
 ERROR_FLOOR_MAG: Final = 0.001
 LIMIT_SNR: Final = 3.0
 
+COMP_OFF_MAG: Final = 0.05
+COMP_OFF_SIGMA: Final = 3.0
+DISAGREEING_CHI2_REDUCED: Final = 3.0
+
 HELD_OFFSET_MAG: Final = 0.05
 HELD_OFFSET_SIGMA: Final = 3.0
 HELD_OFFSET_NON_STANDARD_MAG: Final = 0.5
@@ -81,16 +85,20 @@ def instrumental_error(source_sky_adu: FloatArray, source_error_adu: FloatArray)
 
 
 def limiting_source(
-    source_sky_adu: FloatArray, source_error_adu: FloatArray, *, gain_e_adu: float = 1.0
+    source_sky_adu: FloatArray,
+    source_error_adu: FloatArray,
+    *,
+    gain_e_adu: float = 1.0,
+    snr: float = LIMIT_SNR,
 ) -> FloatArray:
-    """Return the counts that would have had SNR 3 in the same aperture, any shape.
+    """Return the counts that would have had `snr` in the same aperture, any shape.
 
     The measured variance less the star's own photons is that of the place; a star of F counts there
-    has F / sqrt(F/g + variance) = 3.
+    has F / sqrt(F/g + variance) = snr.
     """
     place = np.clip(source_error_adu**2 - np.maximum(source_sky_adu, 0) / gain_e_adu, 0, None)
-    per_photon = LIMIT_SNR**2 / gain_e_adu
-    return (per_photon + np.sqrt(per_photon**2 + 4 * LIMIT_SNR**2 * place)) / 2
+    per_photon = snr**2 / gain_e_adu
+    return (per_photon + np.sqrt(per_photon**2 + 4 * snr**2 * place)) / 2
 
 
 # ---------------------------------------------------------------------------- one filter, no colour
@@ -449,22 +457,29 @@ class NightZeroPoint:
     """Zero points of a night from a fixed set of comps.
 
     Arrays of shape (n_frames,), but `residual_mag` (n_comps,): the comp's zero point less the
-    ensemble's over the night, NaN for a comp that was never measured.
+    ensemble's over the night, NaN for a comp that was never measured; and `deviation_mag`,
+    `error_mag` (n_frames, n_comps): what is left of each comp, and its formal error.
     """
 
     zero_point_mag: FloatArray
     random_mag: FloatArray
     n_comps: NDArray[np.int64]
     residual_mag: FloatArray
+    deviation_mag: FloatArray
+    error_mag: FloatArray
 
 
-def night_zero_point(zero_points: FloatArray, errors: FloatArray) -> NightZeroPoint:
+def night_zero_point(
+    zero_points: FloatArray, errors: FloatArray, *, errors_known: bool = True
+) -> NightZeroPoint:
     """Return the zero point of every frame, without a step where a comp is missing (DOMAIN 6b).
 
     Parameters
     ----------
     zero_points, errors
         V_i - v_i(t) and the formal error of v_i(t), shape (n_frames, n_comps); NaN: not measured.
+    errors_known
+        False: the formal errors are right but for a factor.
 
     Notes
     -----
@@ -477,11 +492,14 @@ def night_zero_point(zero_points: FloatArray, errors: FloatArray) -> NightZeroPo
     levelled = np.where(measured, zero_points - residual, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):  # frames without a comp become NaN
         zero_point = levelled.sum(axis=1) / n_comps
+        deviation = zero_points - residual - zero_point[:, None]
     return NightZeroPoint(
         zero_point_mag=zero_point,
-        random_mag=_zero_point_random(zero_points, errors, residual, zero_point),
+        random_mag=_zero_point_random(deviation, errors, errors_known=errors_known),
         n_comps=n_comps.astype(np.int64),
         residual_mag=np.where(measured.any(axis=0), residual, np.nan),
+        deviation_mag=deviation,
+        error_mag=errors,
     )
 
 
@@ -501,28 +519,31 @@ def _comp_residuals(zero_points: FloatArray, measured: BoolArray) -> FloatArray:
 
 
 def _zero_point_random(
-    zero_points: FloatArray, errors: FloatArray, residual: FloatArray, zero_point: FloatArray
+    deviation: FloatArray, errors: FloatArray, *, errors_known: bool
 ) -> FloatArray:
     """Return σ_zp of every frame: sd of the comps about their night means / sqrt(n).
 
     The night means come from the same frames, so a comp seen on N frames scatters about its own by
-    sqrt((N - 1)/N) too little: taken out. Fewer than 3 comps with a night mean: formal,
-    sqrt(Σ σ_i²)/n.
+    sqrt((N - 1)/N) too little: taken out. Never less than the formal sqrt(Σ σ_i²)/n: three comps
+    agree by luck. Formal errors that lack a factor get the one that makes both alike on the median
+    frame. Fewer than 3 comps with a night mean: formal.
     """
-    measured = np.isfinite(zero_points)
+    measured = np.isfinite(deviation)
     n_comps = measured.sum(axis=1)
     n_frames = measured.sum(axis=0)
     dated = measured & (n_frames > 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        deviation = (zero_points - residual - zero_point[:, None]) * np.sqrt(
-            n_frames / (n_frames - 1)
-        )
+        freed = deviation * np.sqrt(n_frames / (n_frames - 1))
         n_dated = dated.sum(axis=1)
-        mean = np.where(dated, deviation, 0).sum(axis=1) / n_dated
-        square = np.where(dated, (deviation - mean[:, None]) ** 2, 0).sum(axis=1)
+        mean = np.where(dated, freed, 0).sum(axis=1) / n_dated
+        square = np.where(dated, (freed - mean[:, None]) ** 2, 0).sum(axis=1)
         empirical = np.sqrt(square / (n_dated - 1) / n_comps)
         formal = np.sqrt(np.where(measured, errors**2, 0).sum(axis=1)) / n_comps
-    return np.where(n_comps == 0, np.nan, np.where(n_dated >= 3, empirical, formal))
+    several = n_dated >= 3
+    if not errors_known and (formal[several] > 0).any():
+        formal = formal * np.median(empirical[several]) / np.median(formal[several])
+    random = np.where(several, np.fmax(empirical, formal), formal)
+    return np.where(n_comps == 0, np.nan, random)
 
 
 def level_error(residual_mag: FloatArray, catalogue_error_mag: FloatArray) -> float:
@@ -531,13 +552,17 @@ def level_error(residual_mag: FloatArray, catalogue_error_mag: FloatArray) -> fl
     sqrt(Σ e_i²)/n, enlarged by sqrt(χ²_red) where the comps' night means disagree by more than
     their catalogue errors e_i allow; shape (n_comps,) both. One comp: e_1.
     """
+    formal = float(np.sqrt(np.sum(catalogue_error_mag**2)) / len(residual_mag))
+    return formal * max(1.0, float(np.sqrt(chi2_reduced(residual_mag, catalogue_error_mag))))
+
+
+def chi2_reduced(residual_mag: FloatArray, catalogue_error_mag: FloatArray) -> float:
+    """Return χ²_red of the comps' night means about their plain mean; 0 for one comp."""
     n = len(residual_mag)
-    formal = float(np.sqrt(np.sum(catalogue_error_mag**2)) / n)
     if n == 1:
-        return formal
+        return 0.0
     deviation = residual_mag - residual_mag.mean()
-    chi2_reduced = float(np.sum((deviation / catalogue_error_mag) ** 2)) / (n - 1)
-    return formal * max(1.0, float(np.sqrt(chi2_reduced)))
+    return float(np.sum((deviation / catalogue_error_mag) ** 2)) / (n - 1)
 
 
 # ---------------------------------------------------------------------------- the transformation
@@ -691,6 +716,7 @@ class _Ensemble:
     zero: NightZeroPoint
     level_error_mag: float
     mean_colour: float | None  # None: no colour term
+    residuals: tuple[domain.CompResidual, ...]
     notes: tuple[str, ...]
 
     @property
@@ -713,10 +739,9 @@ class _Check:
     magnitude: FloatArray
     random: FloatArray
     instrumental: FloatArray
-    formal: FloatArray  # T2's own part of `random`
     offset_mag: float | None = None
     scatter_mag: float | None = None
-    telling_scatter_mag: float | None = None  # None over too few frames
+    scatter_by_error: float | None = None  # by the median formal error; None over too few frames
     held_reason: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -777,8 +802,8 @@ def standardise(
       that is more than half of them, two filters are not used.
     - T2 is transformed like T1, by its own measured colour, so that it checks both filters; where
       that was not measured by its catalogue colour.
-    - Gain unknown: the formal errors mean nothing, T2's scatter scaled to each frame's formal error
-      replaces them.
+    - Gain unknown, or a pedestal in the sky that counts as photons: the formal errors mean nothing,
+      T2's scatter scaled to each frame's formal error replaces them, for SNR 3 as well.
     - T2's scatter is used, here, in MERR and to hold the night, from 5 frames on.
     """
     t1 = table.star_index("T1")
@@ -791,10 +816,15 @@ def standardise(
     )
     terms = measured.terms if measured else _supplied_terms(table, ensemble, transformation)
     rejected = quality.propose_rejections(
-        table, ensemble.zero.zero_point_mag, without_colour=~terms.t1.measured
+        table,
+        ensemble.zero.zero_point_mag,
+        comp_deviation_mag=ensemble.zero.deviation_mag,
+        comp_error_mag=ensemble.zero.error_mag,
+        without_colour=~terms.t1.measured,
     )
     check = _check_star(table, series, ensemble, terms.t2, rejected)
-    limited, t1_mag = _target_magnitude(table, series, t1, ensemble, terms.t1)
+    snr = LIMIT_SNR if _errors_known(table) else LIMIT_SNR * (check.scatter_by_error or 1.0)
+    limited, t1_mag = _target_magnitude(table, series, t1, ensemble, terms.t1, snr)
     random, quoted = _target_errors(table, series.error[:, t1], ensemble, terms.t1, check)
     without_error = limited | ~np.isfinite(t1_mag)
     zp_err = float(np.hypot(ensemble.level_error_mag, terms.t1.level_error))
@@ -836,8 +866,11 @@ def standardise(
         method=_method(ensemble, measured),
         comp_names=tuple(_name(star) for star in ensemble.stars),
         held_reason=check.held_reason,
-        notes=(*failures, *ensemble.notes, *terms.notes, *check.notes),
+        notes=tuple(
+            dict.fromkeys((*table.notes, *failures, *ensemble.notes, *terms.notes, *check.notes))
+        ),
         merr=merr,
+        comp_residuals=ensemble.residuals,
     )
 
 
@@ -901,7 +934,14 @@ def _zero_point(
     """Return the night's zero points from the comps `chosen` of those seen."""
     instrumental = series.stars(chosen).where(comps.usable[:, chosen])
     catalogue = np.array([_catalogue(table.stars[i]) for i in chosen])
-    return night_zero_point(catalogue - instrumental.magnitude, instrumental.error)
+    return night_zero_point(
+        catalogue - instrumental.magnitude, instrumental.error, errors_known=_errors_known(table)
+    )
+
+
+def _errors_known(table: domain.PhotometryTable) -> bool:
+    """Say whether the measured errors are those of the photons."""
+    return table.gain_e_adu is not None and table.pedestal_removed
 
 
 def _ensemble(
@@ -919,14 +959,58 @@ def _ensemble(
         colours = np.array([transformed.of_comp[_name(star)] for star in stars])
         mean_colour = float(colours.mean())
         residual = residual - transformed.coefficient * (colours - mean_colour)
-    error = level_error(residual, np.array([_catalogue_error(s) for s in stars]))
+    errors = np.array([_catalogue_error(s) for s in stars])
     return _Ensemble(
         stars=stars,
         zero=zero,
-        level_error_mag=max(error, ERROR_FLOOR_MAG),
+        level_error_mag=max(level_error(residual, errors), ERROR_FLOOR_MAG),
         mean_colour=mean_colour,
-        notes=(*notes, *_ensemble_notes(table, comps, stars)),
+        residuals=tuple(
+            domain.CompResidual(
+                name=_name(star),
+                residual_mag=-float(one),  # a comp measured too faint wants a larger zero point
+                catalogue_error_mag=star.catalogue_error_mag,
+                n_frames=int(n_frames),
+            )
+            for star, one, n_frames in zip(
+                stars, residual, np.isfinite(zero.deviation_mag).sum(axis=0), strict=True
+            )
+        ),
+        notes=(
+            *notes,
+            *_ensemble_notes(table, comps, stars),
+            *_agreement_notes(stars, residual, errors, zero.deviation_mag),
+        ),
     )
+
+
+def _agreement_notes(
+    stars: tuple[domain.ApertureStar, ...],
+    residual: FloatArray,
+    errors: FloatArray,
+    deviation: FloatArray,
+) -> list[str]:
+    """Return a note for each comp off its catalogue magnitude, and one when they all disagree.
+
+    A residual's error holds the comp's own catalogue error, the mean's, by all of them, and that of
+    its night mean.
+    """
+    n_frames = np.isfinite(deviation).sum(axis=0)
+    of_mean = np.sqrt(np.nanmean(deviation**2, axis=0) / n_frames)
+    level = np.linalg.norm(errors) / len(errors)
+    allowed = np.maximum(COMP_OFF_MAG, COMP_OFF_SIGMA * np.sqrt(errors**2 + level**2 + of_mean**2))
+    notes = [
+        f"comp {_name(star)} is {abs(one):.2f} mag off its catalogue"
+        for star, one, most in zip(stars, residual, allowed, strict=True)
+        if abs(one) > most
+    ]
+    chi2 = chi2_reduced(residual, errors)
+    if chi2 > DISAGREEING_CHI2_REDUCED:
+        notes.append(
+            f"{len(stars)} comps disagree by more than their catalogue errors, reduced chi-square "
+            f"{chi2:.1f}: the zero-point error is enlarged"
+        )
+    return notes
 
 
 def _usable_comps(table: domain.PhotometryTable, series: _Series, indices: list[int]) -> BoolArray:
@@ -1175,7 +1259,12 @@ def _filter_night(table: domain.PhotometryTable, names: list[str]) -> _FilterNig
     comps = _comps(table, series)
     place = {_name(table.stars[i]): i for i in comps.seen}
     zero = _zero_point(table, series, comps, [place[name] for name in names])
-    rejected = quality.propose_rejections(table, zero.zero_point_mag)
+    rejected = quality.propose_rejections(
+        table,
+        zero.zero_point_mag,
+        comp_deviation_mag=zero.deviation_mag,
+        comp_error_mag=zero.error_mag,
+    )
     return _FilterNight(table=table, series=series, zero=zero, rejected=rejected)
 
 
@@ -1297,15 +1386,16 @@ def _target_magnitude(
     t1: int,
     ensemble: _Ensemble,
     term: _Term,
+    snr: float,
 ) -> tuple[BoolArray, FloatArray]:
-    """Return where T1 is only an upper limit (SNR below 3), and its magnitude or limit."""
+    """Return where T1 is only an upper limit (formal SNR below `snr`), its magnitude or limit."""
     source = table.measured.source_sky_adu[:, t1]
     error = table.measured.source_error_adu[:, t1]
     measured = np.isfinite(source) & np.isfinite(error)
     measured &= (table.measured.flags[:, t1] & domain.Flag.UNMEASURED) == 0
     zero_point = ensemble.zero.zero_point_mag + term.magnitude
-    limited = measured & (source < LIMIT_SNR * error) & np.isfinite(zero_point)
-    limiting = limiting_source(source, error, gain_e_adu=table.gain_e_adu or 1.0)
+    limited = measured & (source < snr * error) & np.isfinite(zero_point)
+    limiting = limiting_source(source, error, gain_e_adu=table.gain_e_adu or 1.0, snr=snr)
     limit = instrumental_magnitude(limiting, table.exposure_s) + zero_point
     magnitude = np.where(
         limited,
@@ -1328,22 +1418,20 @@ def _target_errors(
 ) -> tuple[FloatArray, FloatArray]:
     """Return T1's random error and what a report quotes, shape (n_frames,) (DOMAIN 6b)."""
     random = _floored(term.random(np.hypot(formal, ensemble.zero.random_mag)))
-    scaled = _scaled_scatter(check.telling_scatter_mag, check.formal, formal)
-    if scaled is None:
+    if check.scatter_by_error is None:
         return random, random
-    if table.gain_e_adu is None:
+    scaled = check.scatter_by_error * formal
+    if not _errors_known(table):
         random = _floored(scaled)
     return random, np.fmax(random, scaled)
 
 
-def _scaled_scatter(
-    scatter_mag: float | None, check_formal: FloatArray, formal: FloatArray
-) -> FloatArray | None:
-    """Return sd_T2 σ(t) / σ_T2, None where T2 has no scatter to scale."""
-    known = check_formal[np.isfinite(check_formal)]
+def _scatter_by_error(scatter_mag: float | None, formal: FloatArray) -> float | None:
+    """Return sd_T2 / σ_T2, None where T2 has no scatter to scale other stars' errors with."""
+    known = formal[np.isfinite(formal)]
     if scatter_mag is None or not len(known) or np.median(known) <= 0:
         return None
-    return scatter_mag * formal / float(np.median(known))
+    return scatter_mag / float(np.median(known))
 
 
 def _check_star(
@@ -1357,13 +1445,11 @@ def _check_star(
     t2 = table.star_index("T2")
     if t2 is None:
         nothing = np.full(len(table.labels), np.nan)
-        gain_note = [] if table.gain_e_adu else [_gain_note(None)]
         return _Check(
             magnitude=nothing,
             random=nothing,
             instrumental=nothing,
-            formal=nothing,
-            notes=("nocheck", *gain_note),
+            notes=("nocheck", *_error_notes(table, None)),
         )
     star = table.stars[t2]
     own = series.where((table.measured.flags & domain.Flag.SATURATED) == 0)
@@ -1375,11 +1461,9 @@ def _check_star(
     scatter = quality.scatter(judged)
     telling = scatter if np.isfinite(judged).sum() >= SCATTER_MIN_FRAMES else None
     random = term.random(np.hypot(formal, ensemble.zero.random_mag))
-    notes = []
-    if table.gain_e_adu is None:
-        notes.append(_gain_note(telling))
-        scaled = _scaled_scatter(telling, formal, formal)
-        random = random if scaled is None else scaled
+    scatter_by_error = _scatter_by_error(telling, formal)
+    if scatter_by_error is not None and not _errors_known(table):
+        random = scatter_by_error * formal
     random = np.where(np.isfinite(magnitude), _floored(random), np.nan)
     verdict = _judge_check(table.band, star, ensemble, judged, random, telling)
     return _Check(
@@ -1389,19 +1473,22 @@ def _check_star(
         magnitude=magnitude,
         random=random,
         instrumental=own.magnitude[:, t2],
-        formal=formal,
         offset_mag=verdict.offset_mag,
         scatter_mag=scatter,
-        telling_scatter_mag=telling,
+        scatter_by_error=scatter_by_error,
         held_reason="; ".join(verdict.reasons) or None,
-        notes=(*notes, *verdict.notes),
+        notes=(*_error_notes(table, telling), *verdict.notes),
     )
 
 
-def _gain_note(scatter_mag: float | None) -> str:
+def _error_notes(table: domain.PhotometryTable, scatter_mag: float | None) -> list[str]:
+    """Return what to note of random errors that are not those of the photons."""
+    if _errors_known(table):
+        return []
+    why = "gain unknown" if table.gain_e_adu is None else "bias not subtracted"
     if scatter_mag is None:
-        return "gain unknown and no check star over 5 frames: errors are the formal ones"
-    return f"gain unknown: random errors from the check star's scatter, {scatter_mag:.4f} mag"
+        return [f"{why} and no check star over 5 frames: errors are the formal ones"]
+    return [f"{why}: random errors from the check star's scatter, {scatter_mag:.4f} mag"]
 
 
 def _clear(rejected: tuple[str, ...]) -> BoolArray:

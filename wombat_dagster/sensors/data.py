@@ -1,6 +1,7 @@
 """The sensor that watches the data directory. It only finds out what is new."""
 
 import json
+import logging
 import time
 from dataclasses import dataclass
 from itertools import islice
@@ -8,12 +9,14 @@ from itertools import islice
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
-from wombat_dagster import config
 from wombat_dagster.jobs import night_job, observation_job
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
 from wombat_dagster.resources import ObservatoryResource
+from wombat_dagster.sensors import interval_s
 from wombat_dagster.store.layout import night_directories, night_signatures
+
+log = logging.getLogger(__name__)
 
 MAX_REQUESTS_PER_TICK = 25
 MAX_NEW_KEYS_PER_TICK = 2000
@@ -71,7 +74,11 @@ def units_on_disk(observatory: Observatory) -> dict[str, str]:
     units: dict[str, str] = {}
     for night in night_directories(observatory.layout.data):
         key = night.date.strftime("%Y%m%d")
-        found = night_signatures(night)
+        try:
+            found = night_signatures(night)
+        except OSError as error:  # a disk that fails for a moment: the next tick sees
+            log.warning("%s cannot be read: %s", night.name, error)
+            continue
         parts = {key: found.calibration or "none"}
         parts |= {f"{key}/{target}": text for target, text in found.targets.items()}
         for unit, text in parts.items():
@@ -105,7 +112,8 @@ def look(
             row.observation.key: frames[row.observation.key]
             for row in observatory.status.targets()
             if row.observation.key in frames
-            and f"{row.observation.date:%Y%m%d}/{row.observation.target}" in settled
+            and (night := f"{row.observation.date:%Y%m%d}") in settled
+            and f"{night}/{row.observation.target}" in settled
         }
         wanted = _changed("observation_job", observations, memory)
     capped = wanted[:MAX_REQUESTS_PER_TICK]
@@ -123,7 +131,7 @@ def _changed(job: str, signatures: dict[str, str], memory: Memory) -> list[Reque
 
 @dg.sensor(
     jobs=[night_job, observation_job],
-    minimum_interval_seconds=config.load().sensors.interval_s,
+    minimum_interval_seconds=interval_s(),
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def data_sensor(

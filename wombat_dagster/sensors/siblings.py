@@ -1,33 +1,57 @@
 """The sensor that asks for magnitudes again when another filter of the same night is there."""
 
-from collections.abc import Iterator
+import json
+from collections import defaultdict
+from itertools import islice
 
 import dagster as dg
 
-from wombat_dagster import config
 from wombat_dagster.jobs import magnitudes_job
+from wombat_dagster.observatory import Observatory
 from wombat_dagster.resources import ObservatoryResource
-from wombat_dagster.stages.siblings import has_newer_siblings, sibling_versions
+from wombat_dagster.sensors import interval_s
+from wombat_dagster.stages.siblings import stale_magnitudes
 
 MAX_REQUESTS_PER_TICK = 25
 
 
 @dg.sensor(
     job=magnitudes_job,
-    minimum_interval_seconds=config.load().sensors.interval_s,
+    minimum_interval_seconds=interval_s(),
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def sibling_sensor(observatory: ObservatoryResource) -> Iterator[dg.RunRequest]:
-    """Two filters tell a colour: whoever was measured first gets its magnitudes again."""
-    opened = observatory.open()
-    stale = [
-        row.observation
-        for row in opened.status.targets()
-        if row.submitted is None and has_newer_siblings(opened, row.observation)
-    ]
-    for observation in stale[:MAX_REQUESTS_PER_TICK]:
-        versions = sorted(sibling_versions(opened, observation).items())
-        yield dg.RunRequest(
-            partition_key=observation.key,
-            run_key=f"{observation.key}:{';'.join(f'{k}={v}' for k, v in versions)}",
-        )
+def sibling_sensor(
+    context: dg.SensorEvaluationContext, observatory: ObservatoryResource
+) -> dg.SensorResult:
+    """Two filters tell a colour: whoever was measured first gets its magnitudes again.
+
+    The cursor holds what was asked for and is not done yet, by key: a run that failed is not asked
+    for again, and keeps nobody else from being asked for.
+    """
+    stale = _stale_versions(observatory.open())
+    kept = json.loads(context.cursor) if context.cursor else {}
+    asked = {key: text for key, text in kept.items() if key in stale}
+    new = dict(
+        islice((pair for pair in stale.items() if asked.get(pair[0]) != pair[1]),
+               MAX_REQUESTS_PER_TICK)
+    )  # fmt: skip
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(partition_key=key, run_key=f"{key}:{text}") for key, text in new.items()
+        ],
+        cursor=json.dumps(asked | new),
+    )
+
+
+def _stale_versions(observatory: Observatory) -> dict[str, str]:
+    """Return the observations with stale magnitudes: by key, the tables of their target's night."""
+    stale = stale_magnitudes(observatory)
+    if not stale:
+        return {}
+    units: dict[tuple[object, str], list[str]] = defaultdict(list)
+    versions = observatory.status.product_versions("photometry_table")
+    for row in observatory.status.targets():
+        one = row.observation
+        if one.key in versions:
+            units[one.date, one.target].append(f"{one.key}={versions[one.key]}")
+    return {one.key: ";".join(units[one.date, one.target]) for one in stale}

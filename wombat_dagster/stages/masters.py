@@ -17,9 +17,10 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from wombat_dagster.domain import FrameGroup, FrameKind, Master, NoCalibration, RawFrame
+from wombat_dagster.domain import FrameGroup, FrameKind, Master, NoCalibration, RawFrame, Sourced
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.science import calibration as science
+from wombat_dagster.store import headers
 from wombat_dagster.store.frames import (
     UnreadableFrame,
     array_hash,
@@ -35,6 +36,8 @@ from wombat_dagster.store.stacks import FrameStack
 log = logging.getLogger(__name__)
 
 INPUTS_CARD = "WOMBINP"
+SCRATCH = ".scratch"  # below the products: hidden, and a disk
+NOISE_NEGLECTED = "gain measured without the read noise, which is not known"
 MAX_REFUSALS_IN_WORDS = 3
 
 Image = NDArray[Any]
@@ -125,29 +128,36 @@ def _personal_masters(observatory: Observatory, date: dt.date, kind: FrameKind) 
                 continue
             if file.our_hash is not None and observatory.status.is_our_master(file.our_hash):
                 continue
-            if file.group is None or file.reason is not None:
-                log.warning("%s cannot be used as a master: %s", file.path.name, file.reason)
-                continue
-            found.append(_as_master(observatory, file, file.group, date))
+            try:
+                found.append(_as_master(observatory, file, date))
+            except (UnreadableFrame, OSError) as error:
+                log.warning("%s cannot be used as a master: %s", file.path, error)
     return found
 
 
-def _as_master(
-    observatory: Observatory, file: FoundMaster, group: FrameGroup, date: dt.date
-) -> Master:
+def _as_master(observatory: Observatory, file: FoundMaster, date: dt.date) -> Master:
+    """Return the observer's master. Raises `UnreadableFrame` when it cannot serve as one."""
+    if file.group is None or file.reason is not None:
+        raise UnreadableFrame(file.reason or "no image")
+    if file.kind is FrameKind.DARK and not file.exposure_s:
+        raise UnreadableFrame("a dark without an exposure time")
     image, _, header = read_master(file.path)
+    n_stated = headers.number(header, "NCOMBINE")
+    notes = ["supplied by the observer"]
+    if n_stated is None:
+        notes.append("NCOMBINE not stated: counted as one frame")
     return Master(
         kind=file.kind,
         date=date,
         filter=file.filter,
-        group=replace(group, readout=None),  # its header need not be a raw frame's
+        group=replace(file.group, readout=None),  # its header need not be a raw frame's
         path=observatory.layout.relative_to_data(file.path),
         content_hash=array_hash(image),
-        n_used=int(header.get("NCOMBINE", 1)),
+        n_used=int(n_stated or 1),
         n_refused=0,
         exposure_s=file.exposure_s,
         made_by_us=False,
-        notes=("supplied by the observer",),
+        notes=tuple(notes),
     )
 
 
@@ -155,20 +165,23 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
     settings = observatory.settings.calibration
     science.refuse_too_few(len(unit.frames), settings.min_frames, unit.words)
     offset = _offset_master(observatory, unit)
-    inputs = _inputs_hash(unit, offset, settings.clip_sigma)
     path = _free_path(observatory, unit)
     relative = observatory.layout.relative_to_data(path)
     known = {master.path: master for master in observatory.status.masters(unit.kind)}
-    if relative in known and _inputs_card(path) == inputs:
+    if relative in known and _inputs_card(path) == _inputs_hash(observatory, unit, offset):
         return known[relative]
     paths = [observatory.layout.data / frame.path for frame in unit.frames]
-    with FrameStack(paths) as stack:
-        combined = _Combined(stack, unit, offset, observatory)
+    with FrameStack(paths, observatory.layout.products / SCRATCH) as stack:
+        refusals = [f"{Path(unit.frames[i].path).name}: {w}" for i, w in stack.unreadable.items()]
+        left = tuple(f for i, f in enumerate(unit.frames) if i not in stack.unreadable)
+        unit = replace(unit, frames=left)
+        science.refuse_too_few(len(left), settings.min_frames, _words_without(unit, refusals))
+        inputs = _inputs_hash(observatory, unit, offset)
+        combined = _Combined(stack, unit, offset, observatory, refusals)
         header = _provenance(unit, offset, combined, inputs)
         # Before the file: a crash between the two must not make ours look like the observer's.
         observatory.status.remember_our_master(array_hash(combined.image.astype(np.float32)))
         content_hash = write_master(path, combined.image, header, combined.mask)
-    temperatures = [f.ccd_temperature_c for f in unit.frames if f.ccd_temperature_c is not None]
     return Master(
         kind=unit.kind,
         date=unit.date,
@@ -179,13 +192,18 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
         n_used=combined.n_used,
         n_refused=len(combined.refusals),
         exposure_s=unit.exposure_s,
-        ccd_temperature_c=float(np.median(temperatures)) if temperatures else None,
+        ccd_temperature_c=_temperature_c(unit),
         read_noise_adu=combined.read_noise_adu,
         gain_e_adu=combined.gain_e_adu,
         rejected_fraction=combined.rejected_fraction,
         bias_hash=offset.content_hash if offset else None,
-        notes=tuple(combined.refusals),
+        notes=(*combined.refusals, *combined.notes),
     )
+
+
+def _words_without(unit: Unit, refusals: Sequence[str]) -> str:
+    left_out = "; ".join(refusals[:MAX_REFUSALS_IN_WORDS])
+    return f"{unit.words}, left out {left_out}" if refusals else unit.words
 
 
 def _free_path(observatory: Observatory, unit: Unit) -> Path:
@@ -200,7 +218,7 @@ def _free_path(observatory: Observatory, unit: Unit) -> Path:
     taken = []
     for plain_name in (True, False) if is_main_group else (False,):
         path = observatory.layout.master_path(
-            unit.frames[0].night_directory,
+            min(frame.night_directory for frame in unit.frames),
             unit.kind,
             filter=unit.filter,
             exposure_s=unit.exposure_s,
@@ -247,11 +265,16 @@ def _offset_master(observatory: Observatory, unit: Unit) -> Master | None:
     """
     if unit.kind is FrameKind.BIAS:
         return None
+    settings = observatory.settings.calibration
+    temperature_c = _temperature_c(unit)
     bias, why = science.closest_master(
         observatory.status.masters(FrameKind.BIAS),
         kind=FrameKind.BIAS,
         date=unit.date,
         group=unit.group,
+        max_age_days=settings.max_age_days,
+        ccd_temperature_c=temperature_c,
+        max_temperature_difference_c=settings.max_temperature_difference_c,
     )
     if bias is not None or unit.kind is FrameKind.DARK:
         return bias
@@ -265,16 +288,31 @@ def _offset_master(observatory: Observatory, unit: Unit) -> Master | None:
         date=unit.date,
         group=unit.group,
         exposure_s=exposure_s,
-        exposure_tolerance=observatory.settings.calibration.dark_exposure_tolerance,
+        exposure_tolerance=settings.dark_exposure_tolerance,
+        max_age_days=settings.max_age_days,
+        ccd_temperature_c=temperature_c,
+        max_temperature_difference_c=settings.max_temperature_difference_c,
     )
     if dark is None:
         raise NoCalibration(f"{unit.words} refused: {why}; {why_dark}")
     return dark
 
 
-def _inputs_hash(unit: Unit, offset: Master | None, clip_sigma: float) -> str:
+def _temperature_c(unit: Unit) -> float | None:
+    known = [f.ccd_temperature_c for f in unit.frames if f.ccd_temperature_c is not None]
+    return float(np.median(known)) if known else None
+
+
+def _inputs_hash(observatory: Observatory, unit: Unit, offset: Master | None) -> str:
+    """Return the hash of all that the master depends on: frames, offset and settings."""
+    settings = observatory.settings.calibration
     inputs = sorted(frame.pixel_hash or frame.path for frame in unit.frames)
-    words = [*inputs, offset.content_hash if offset else "none", repr(clip_sigma)]
+    words = [*inputs, offset.content_hash if offset else "none"]
+    words += [repr(settings.clip_sigma), repr(settings.min_frames)]
+    if unit.kind is FrameKind.FLAT:
+        saturation_adu = observatory.settings.for_camera(unit.group.camera).saturation_adu
+        words += [repr(settings.flat_min_fraction), repr(settings.flat_max_fraction)]
+        words.append(repr(saturation_adu))
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
@@ -294,12 +332,14 @@ class _Combined:
         unit: Unit,
         offset: Master | None,
         observatory: Observatory,
+        unreadable: Sequence[str],
     ) -> None:
         self._stack, self._unit = stack, unit
         self._subtract = read_master(observatory.layout.data / offset.path)[0] if offset else None
-        self._offset_read_noise_adu = (offset and offset.read_noise_adu) or 0.0
+        self._offset_read_noise_adu = offset.read_noise_adu if offset else None
         self._settings = observatory.settings
-        self.refusals: list[str] = []
+        self.refusals = list(unreadable)
+        self.notes: list[str] = []
         self.read_noise_adu: float | None = None
         self.gain_e_adu: float | None = None
         self.mask: Image | None = None
@@ -340,20 +380,15 @@ class _Combined:
         subtract = self._subtract
         assert subtract is not None
         calibration = self._settings.calibration
-        camera = self._unit.group.camera
-        saturation_adu = (
-            self._settings.for_camera(camera).saturation_adu
-            or self._unit.frames[0].saturation_header_adu
-            or science.DEFAULT_SATURATION_ADU
-        )
         bias_level = science.central_median(subtract)
-        levels = [science.central_median(self._stack.frame(i)) for i in range(len(self._stack))]
+        extremes = [science.raw_extremes(self._stack.frame(i)) for i in range(len(self._stack))]
+        saturation = self._saturation(extremes)
         keep = []
-        for index, level in enumerate(levels):
+        for index, flat_extremes in enumerate(extremes):
             refusal = science.flat_refusal(
-                level,
+                flat_extremes,
                 bias_level_adu=bias_level,
-                saturation_adu=saturation_adu,
+                saturation=saturation,
                 min_fraction=calibration.flat_min_fraction,
                 max_fraction=calibration.flat_max_fraction,
             )
@@ -379,11 +414,21 @@ class _Combined:
             self._stack.frame(keep[0]),
             self._stack.frame(keep[1]),
             offset=subtract,
-            read_noise_adu=self._offset_read_noise_adu,
+            read_noise_adu=self._offset_read_noise_adu or 0.0,
         )
+        if self._offset_read_noise_adu is None and self.gain_e_adu is not None:
+            self.notes.append(NOISE_NEGLECTED)
         flat, unusable = science.normalised_master_flat(combined)
         self.mask = unusable.astype(np.uint8)
         return len(keep), n_rejected, flat
+
+    def _saturation(self, extremes: Sequence[science.RawExtremes]) -> Sourced:
+        camera = self._unit.group.camera
+        return science.saturation_of(
+            extremes,
+            configured_adu=self._settings.for_camera(camera).saturation_adu,
+            header_adu=self._unit.frames[0].saturation_header_adu,
+        )
 
 
 def _provenance(unit: Unit, offset: Master | None, combined: _Combined, inputs: str) -> fits.Header:

@@ -4,13 +4,16 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wombat_dagster.domain import (
     BadPsf,
     CompCandidates,
+    Detections,
     FloatArray,
     FrameSolution,
     FrameTimes,
+    MaskBit,
     NoFrames,
     Observation,
     PhotometryTable,
@@ -25,10 +28,7 @@ from wombat_dagster.science.astrometry import position_at_epoch, project
 from wombat_dagster.science.detection import detect_stars
 from wombat_dagster.science.photometry import measure_stars, relative_fluxes
 from wombat_dagster.science.profile import FrameProfile, fit_frame_profile
-from wombat_dagster.science.sequence import (
-    assign_roles,
-    crowded,
-)
+from wombat_dagster.science.sequence import assign_roles, crowded
 from wombat_dagster.science.site import choose_site
 from wombat_dagster.science.timing import frame_times
 from wombat_dagster.stages.sequence import Solved, aperture_of, solved_frames
@@ -67,9 +67,11 @@ def measure_observation(
     site = _site(observatory, frames, candidates.variable)
     exposure_s = np.array([frame.exposure_s for frame in frames])
     times = _times(frames, exposure_s, candidates.variable, site)
-    profile, reference = _profile(observatory, solved, reduction)
+    profile, reference, reference_stars = night_profile(observatory, solved, reduction)
     fwhm_px = _frame_fwhm(solved, profile, reference)
-    aperture = aperture_of(settings.photometry, float(np.median(fwhm_px)))
+    median_fwhm_px = float(np.median(fwhm_px))
+    typical = typical_frame(fwhm_px)
+    aperture = aperture_of(settings.photometry, median_fwhm_px)
     place = position_at_epoch(candidates.variable, float(np.median(times.jd_utc)))
     ra_deg = np.array([place[0], *(star.ra_deg for star in candidates.ranked)])
     dec_deg = np.array([place[1], *(star.dec_deg for star in candidates.ranked)])
@@ -85,27 +87,25 @@ def measure_observation(
             measure_stars(
                 image,
                 mask,
-                None,
                 x_px,
                 y_px,
                 aperture=aperture,
                 gain_e_adu=gain,
                 read_noise_e=facts.read_noise_e.value if facts.read_noise_e else None,
                 recentre_limit_px=limit_px if limit_px is not None else float(fwhm_px[index]),
-                saturation_adu=facts.saturation_adu.value,
-                linearity_adu=facts.linearity_adu.value,
                 dark_e_px=dark_e_s_px * frame.exposure_s,
                 solution=wcs,
                 fwhm_px=float(fwhm_px[index]),
             )
         )
-        if index == reference:
+        if index == typical:
             crowding = crowded(
                 x_px[1:],
                 y_px[1:],
-                detect_stars(image, mask & 1 > 0),
+                series[-1].source_sky_adu[1:],
+                reference_stars if index == reference else _stars(image, mask),
                 radius_px=aperture.radius_px,
-                fwhm_px=float(fwhm_px[index]),
+                fwhm_px=median_fwhm_px,
             )
     observatory.status.record_target_places(observation, places)
     measured = StarMeasurements.stack(series)
@@ -145,6 +145,7 @@ def measure_observation(
         linearity_adu=facts.linearity_adu.value,
         ledger=ledger,
         relative=relative_fluxes(kept, stars),
+        pedestal_removed="bias" not in reduction.choice.missing,
         notes=(
             *_missing_calibration(reduction),
             *candidates.variable.notes,
@@ -155,10 +156,7 @@ def measure_observation(
 
 
 def _missing_calibration(reduction: Reduction) -> list[str]:
-    choice = reduction.choice
-    missing = [name for name in ("bias", "flat") if getattr(choice, name) is None]
-    if choice.bias is None and choice.dark is not None:
-        missing.remove("bias")  # the dark holds it
+    missing = reduction.choice.missing
     return [f"not calibrated for: {', '.join(missing)}"] if missing else []
 
 
@@ -189,19 +187,27 @@ def _times(
     )
 
 
-def _profile(
+def _stars(image: FloatArray, mask: NDArray[np.uint8]) -> Detections:
+    return detect_stars(image, (mask & MaskBit.BAD) != 0)
+
+
+def night_profile(
     observatory: Observatory, solved: Solved, reduction: Reduction
-) -> tuple[FrameProfile, int]:
-    """Return the profile of the first frame that allows a fit, and which frame that is."""
+) -> tuple[FrameProfile, int, Detections]:
+    """Return the profile of the first frame that allows a fit, which one that is, and its stars.
+
+    A frame with elongated stars serves only where all the others tried are no better.
+    """
     settings, facts = observatory.settings.photometry, reduction.detector
-    failures = []
+    elongated, failures = None, []
     for index, (frame, _, _) in enumerate(solved[: settings.psf_frames_tried]):
         image, mask, _ = read_reduced(observatory.layout.product_file(frame.path))
+        stars = _stars(image, mask)
         try:
             profile = fit_frame_profile(
                 image,
                 mask,
-                detect_stars(image, mask & 1 > 0),
+                stars,
                 gain_e_adu=facts.gain_e_adu.value if facts.gain_e_adu else None,
                 linearity_adu=facts.linearity_adu.value,
                 peak_min_adu=settings.psf_peak_min_adu,
@@ -211,7 +217,11 @@ def _profile(
         except BadPsf as failure:
             failures.append(str(failure))
             continue
-        return profile, index
+        if not profile.elongated:
+            return profile, index, stars
+        elongated = elongated or (profile, index, stars)
+    if elongated is not None:
+        return elongated
     raise BadPsf(f"none of {len(failures)} frames has a good star profile; first: {failures[0]}")
 
 
@@ -220,6 +230,11 @@ def _frame_fwhm(solved: Solved, profile: FrameProfile, reference: int) -> FloatA
     detected = np.array([s.fwhm_median_px or np.nan for _, s, _ in solved])
     fwhm_px = profile.fwhm_px * detected / detected[reference]
     return np.where(np.isfinite(fwhm_px), fwhm_px, profile.fwhm_px)
+
+
+def typical_frame(fwhm_px: FloatArray) -> int:
+    """Return the frame nearest the night's median FWHM: the one to judge crowding on."""
+    return int(np.argmin(np.abs(fwhm_px - np.median(fwhm_px))))
 
 
 def _dark_e_s_px(observatory: Observatory, reduction: Reduction, gain: float | None) -> float:

@@ -5,6 +5,7 @@ The formulas are `science.calibration`'s.
 
 import datetime as dt
 import logging
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -23,11 +24,14 @@ from wombat_dagster.domain import (
     RawFrame,
     ReducedFrame,
     Reduction,
+    Sourced,
 )
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.science import calibration as science
+from wombat_dagster.stages.masters import NOISE_NEGLECTED
 from wombat_dagster.store.frames import (
     UnreadableFrame,
+    array_hash,
     card_text,
     read_image,
     read_master,
@@ -38,6 +42,8 @@ from wombat_dagster.store.layout import frame_labels, night_directories, sort_fl
 from wombat_dagster.store.status import words_without_usable
 
 log = logging.getLogger(__name__)
+
+UNCALIBRATED = "nothing to calibrate with"
 
 
 def organise_night(observatory: Observatory, date: dt.date) -> tuple[RawFrame, ...]:
@@ -128,15 +134,20 @@ def choose_calibration(observatory: Observatory, observation: Observation) -> Ca
     choice = CalibrationChoice(
         bias=bias, dark=dark, flat=flat, reasons=(why_bias, why_dark, why_flat)
     )
-    if settings.require_calibration and (bias is None or flat is None):
-        missing = [w for m, w in ((bias, why_bias), (flat, why_flat)) if m is None]
-        raise NoCalibration(f"require_calibration: {'; '.join(missing)}")
+    if settings.require_calibration and choice.missing:
+        why = {"bias": why_bias, "flat": why_flat}
+        raise NoCalibration(
+            f"require_calibration: {'; '.join(why[name] for name in choice.missing)}"
+        )
     return choice
 
 
 def _fits_alone(master: Master, exposure_s: float | None) -> bool:
-    """Tell whether a dark serves: scaled to any exposure, or as bias+dark of this exposure."""
-    is_scalable = master.bias_hash is not None
+    """Tell whether a dark serves: scaled to any exposure, or as bias+dark of this exposure.
+
+    A dark of the observer's own is taken to hold the bias: it does not say otherwise.
+    """
+    is_scalable = master.bias_hash is not None and bool(master.exposure_s)
     return is_scalable if exposure_s is None else not is_scalable
 
 
@@ -144,28 +155,64 @@ def _fits_alone(master: Master, exposure_s: float | None) -> bool:
 
 
 class _Masters:
-    """The pixels of the chosen masters, read once."""
+    """The pixels of the chosen masters, read once.
+
+    Raises
+    ------
+    NoCalibration
+        A file is no longer what was chosen.
+    """
 
     def __init__(self, observatory: Observatory, choice: CalibrationChoice) -> None:
-        def pixels(master: Master | None) -> NDArray[np.float32] | None:
-            if master is None:
-                return None
-            return read_master(observatory.layout.raw_path(master.path))[0]
-
-        self.bias = pixels(choice.bias)
+        self.bias: NDArray[np.float32] | None = None
+        if choice.bias is not None:
+            self.bias, _ = _pixels(observatory, choice.bias)
         self.dark_per_s: NDArray[np.float32] | None = None
-        dark = pixels(choice.dark)
-        if dark is not None and choice.dark is not None:
+        if choice.dark is not None:
+            dark, _ = _pixels(observatory, choice.dark)
             if choice.bias is None:
                 self.bias = dark  # bias+dark of the lights' own exposure
             else:
-                self.dark_per_s = dark / np.float32(choice.dark.exposure_s or 1.0)
+                assert choice.dark.exposure_s
+                self.dark_per_s = dark / np.float32(choice.dark.exposure_s)
         self.flat: NDArray[np.float32] | None = None
         self.flat_unusable: NDArray[np.bool_] | None = None
         if choice.flat is not None:
-            flat, mask, _ = read_master(observatory.layout.raw_path(choice.flat.path))
+            flat, mask = _pixels(observatory, choice.flat)
+            if not choice.flat.made_by_us:  # may have any level, and dark corners
+                flat, unusable = science.normalised_master_flat(flat)
+                if mask is not None:
+                    unusable = unusable | (mask > 0)
+                mask = unusable.astype(np.uint8)
             self.flat_unusable = ~(flat > 0) if mask is None else mask.astype(bool)
             self.flat = np.where(self.flat_unusable, np.float32(1.0), flat)
+
+
+def _pixels(
+    observatory: Observatory, master: Master
+) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+    try:
+        image, mask, _ = read_master(observatory.layout.raw_path(master.path))
+    except (UnreadableFrame, OSError) as error:
+        raise NoCalibration(f"{master.path}, chosen as master {master.kind}: {error}") from error
+    if array_hash(image) != master.content_hash:
+        raise NoCalibration(
+            f"{master.path} is not the master {master.kind} that was chosen:"
+            f" it was changed since the night {master.date} was run"
+        )
+    return image, mask
+
+
+def _masters_chosen(
+    observatory: Observatory, observation: Observation, choice: CalibrationChoice
+) -> tuple[CalibrationChoice, _Masters]:
+    """Return the masters, and the choice they are: a new one when they were made again since."""
+    try:
+        return choice, _Masters(observatory, choice)
+    except NoCalibration as change:
+        log.warning("%s: %s; masters are chosen again", observation.key, change)
+    choice = choose_calibration(observatory, observation)
+    return choice, _Masters(observatory, choice)
 
 
 def reduce_observation(
@@ -177,6 +224,8 @@ def reduce_observation(
     ------
     NoFrames, NoTime
         No frame can be used.
+    NoCalibration
+        A master's file is not what its night's run recorded.
     """
     lights = usable_lights(observatory, observation)
     left_out = [
@@ -186,7 +235,9 @@ def reduce_observation(
     ]
     group = lights[0].group
     assert group is not None
-    readable, extremes = [], []
+    choice, masters = _masters_chosen(observatory, observation, choice)
+    readable, extremes, sky_noise = [], [], []
+    previous: NDArray[Any] | None = None
     for frame in lights:
         try:
             raw, _ = read_image(observatory.layout.raw_path(frame.path))
@@ -195,6 +246,9 @@ def reduce_observation(
             continue
         readable.append(frame)
         extremes.append(science.raw_extremes(raw))
+        if previous is not None:
+            sky_noise.append(science.sky_noise(previous, raw))
+        previous = raw
     if not readable:
         raise NoFrames(f"0 of {len(lights)} frames could be read: {left_out[-1][1]}")
     instrument = observatory.settings.for_camera(group.camera)
@@ -205,10 +259,10 @@ def reduce_observation(
         configured_read_noise_e=instrument.read_noise_e,
         configured_saturation_adu=instrument.saturation_adu,
         configured_linearity_adu=instrument.linearity_adu,
-        flats_gain_e_adu=choice.flat.gain_e_adu if choice.flat else None,
+        flats_gain=_gain_of_flats(choice),
+        sky_gain=science.gain_of_sky(sky_noise),
         bias_read_noise_adu=choice.bias.read_noise_adu if choice.bias else None,
     )
-    masters = _Masters(observatory, choice)
     labels = frame_labels(frame.path for frame in readable)
     reduced = []
     for frame in readable:
@@ -223,8 +277,19 @@ def reduce_observation(
         detector=facts,
         choice=choice,
         left_out=tuple(left_out),
-        notes=tuple(dict.fromkeys(words for frame in readable for words in frame.warnings)),
+        notes=(
+            *(() if choice.bias or choice.dark or choice.flat else (UNCALIBRATED,)),
+            *dict.fromkeys(words for frame in readable for words in frame.warnings),
+        ),
     )
+
+
+def _gain_of_flats(choice: CalibrationChoice) -> Sourced | None:
+    if choice.flat is None or choice.flat.gain_e_adu is None:
+        return None
+    neglected = NOISE_NEGLECTED in choice.flat.notes
+    source = "flat pairs, read noise neglected" if neglected else "flat and bias pairs"
+    return Sourced(value=choice.flat.gain_e_adu, source=source)
 
 
 def _reduce(

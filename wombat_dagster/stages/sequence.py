@@ -54,7 +54,16 @@ def choose_comps(
     solutions: Sequence[FrameSolution],
     variable: Variable,
 ) -> CompCandidates:
-    """Return the chart stars that may serve, for the extent of the frames around the variable."""
+    """Return the chart stars that may serve, for the extent of the frames around the variable.
+
+    The margin at the edges is an estimate, from the detections' FWHM: the fitted one, of which the
+    aperture is made, is known only when the stars are measured.
+
+    Raises
+    ------
+    BadPsf
+        No frame has a FWHM. Otherwise what `select_candidates` and the chart's source raise.
+    """
     solved = solved_frames(reduction, solutions)
     group, settings = reduction.group, observatory.settings
     target = settings.for_target(observation.target) or config.TargetSettings(directory=[])
@@ -68,8 +77,7 @@ def choose_comps(
     chart = observatory.vsp.chart(
         variable.ra_deg, variable.dec_deg, 2 * radius_arcmin, settings.aavso.maglimit
     )
-    fwhm_px = float(np.median([s.fwhm_median_px or np.nan for _, s, _ in solved]))
-    annulus_px = aperture_of(settings.photometry, fwhm_px).sky_outer_px
+    annulus_px = aperture_of(settings.photometry, detected_fwhm_px(solved)).sky_outer_px
     candidates = select_candidates(
         chart,
         variable,
@@ -92,6 +100,13 @@ def choose_comps(
     if 2 * radius_arcmin > FOV_LADDER_ARCMIN[-1]:
         notes.append(f"frames wider than the chart: comps from its {FOV_LADDER_ARCMIN[-1]:.0f}'")
     return replace(candidates, notes=tuple(notes))
+
+
+def detected_fwhm_px(solved: Solved) -> float:
+    """Return the median FWHM of the detections over the frames that have one, NaN when none has."""
+    widths_px = np.array([s.fwhm_median_px or np.nan for _, s, _ in solved])
+    widths_px = widths_px[np.isfinite(widths_px)]
+    return float(np.median(widths_px)) if widths_px.size else np.nan
 
 
 def _jd(observation: Observation) -> float:

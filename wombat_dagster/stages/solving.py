@@ -13,6 +13,7 @@ import numpy as np
 from wombat_dagster.domain import (
     Detections,
     FrameSolution,
+    MaskBit,
     NoWcs,
     Observation,
     RawFrame,
@@ -175,7 +176,7 @@ class _Night:
             image, mask, _ = read_reduced(self._path(self._frames[index]))
             self._detections[index] = detect_stars(
                 image,
-                mask & 1 > 0,
+                (mask & MaskBit.BAD) != 0,
                 saturation_adu=None,
             )
         return self._detections[index]

@@ -19,7 +19,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from enum import IntFlag
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -62,15 +61,6 @@ class UnreadableFrame(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-class MaskBit(IntFlag):
-    """Bits of the extension MASK of reduced frames and masters; 0 is a good pixel."""
-
-    BAD = 1  # hot, dead, or no data: nothing can be said of the pixel
-    SATURATED = 2  # raw count at or above the saturation level
-    NONLINEAR = 4  # raw count at or above the linearity level
-    EDGE = 8  # outside the calibrated area
 
 
 # ------------------------------------------------------------------------------------ reading FITS
@@ -361,13 +351,15 @@ def read_raw_frame(
     target: str | None = None,
     directory_filter: str | None = None,
     filter_of_camera: FilterOfCamera | None = None,
+    known_hash: str | None = None,
 ) -> RawFrame:
     """Return everything a raw file says, with the reason when it cannot be used.
 
     `kind` and `target` are what the directory says; `directory_filter` is the filter the file's
     directory is named for and, like `filter_of_camera`, serves when the header has none. Only what
     one file alone shows is judged here; `layout.scan_data` compares the frames of a night. A bad
-    file never raises: the frame comes back with a `reason`.
+    file never raises: the frame comes back with a `reason`. With `known_hash`, the hash of its
+    pixels, only the header is read.
     """
     frame: dict[str, Any] = {
         "path": path.relative_to(data_root).as_posix(),
@@ -381,7 +373,11 @@ def read_raw_frame(
     try:
         status = path.stat()
         frame |= {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-        pixels, header = read_image(path)
+        if known_hash is None:
+            pixels, header = read_image(path)
+            pixel_hash = array_hash(pixels)
+        else:
+            header, pixel_hash = read_header(path), known_hash
     except UnreadableFrame as error:
         return RawFrame(**frame, **_nothing_known(), reason=error.reason)
     except OSError as error:
@@ -396,7 +392,7 @@ def read_raw_frame(
         **frame,
         **_facts(header),
         filter=filter,
-        pixel_hash=array_hash(pixels),
+        pixel_hash=pixel_hash,
         warnings=_warnings_of(header, date, assumed),
         reason=_reason_against(header, kind=kind, filter=filter),
     )
@@ -618,8 +614,8 @@ def without_wcs(header: fits.Header) -> fits.Header:
 def write_reduced(path: Path, image: Image, mask: MaskImage, header: fits.Header) -> None:
     """Write a reduced frame: float32 image with the cards of `header`, and the extension MASK.
 
-    `image` and `mask` have shape (height, width); the mask's bits are `MaskBit`. Cards are carried
-    over as `carried_header` says, an old WCS among them: see `without_wcs`.
+    `image` and `mask` have shape (height, width); the mask's bits are `domain.MaskBit`. Cards are
+    carried over as `carried_header` says, an old WCS among them: see `without_wcs`.
     """
     write_fits_atomic(path, _image_and_mask(image, mask, carried_header(header)))
 

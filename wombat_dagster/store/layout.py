@@ -45,6 +45,8 @@ _KIND_DIRECTORIES = (  # in this order: flat darks are darks
     (FrameKind.LIGHT, re.compile(r"^lights?$", re.I)),
 )
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?!\d)")
+_NOT_THERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))  # gone, or leads in a circle
+_NOT_FOR_US = frozenset((errno.EACCES, errno.EPERM))  # and will not be the next time
 _KEY_PART = re.compile(r"[A-Za-z0-9+-][A-Za-z0-9.+-]*(_[A-Za-z0-9.+-]+)*")
 
 
@@ -70,28 +72,36 @@ def _is_hidden(name: str) -> bool:
 
 
 def _entries(directory: Path) -> list[os.DirEntry[str]]:
-    """Return what is visible in a directory, real entries before links, then by name."""
+    """Return what is visible in a directory, real entries before links, then by name.
+
+    Nothing when it is gone, or closed to us. Any other error is raised: a disk that fails for a
+    moment must not look empty.
+    """
     try:
         with os.scandir(directory) as listing:
             visible = [entry for entry in listing if not _is_hidden(entry.name)]
-    except OSError:  # unreadable, or gone while we looked
-        return []
+    except OSError as error:
+        if error.errno in _NOT_THERE | _NOT_FOR_US:
+            return []
+        raise
     return sorted(visible, key=lambda entry: (entry.is_symlink(), entry.name))
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads round in a circle
-        return False
+    except OSError as error:  # where it cannot be told, listing it says why
+        return error.errno not in _NOT_THERE | _NOT_FOR_US
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
     """Return what is the same for two names of one file, or None when it cannot be told."""
     try:
         status = path.stat()
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in _NOT_THERE | _NOT_FOR_US:
+            return None
+        raise
     return (status.st_dev, status.st_ino) if status.st_ino else None
 
 
@@ -157,6 +167,11 @@ def night_directories(data_root: Path) -> tuple[NightDirectory, ...]:
         and _is_storable(data_root / entry.name)
     ]
     return tuple(sorted(nights, key=lambda night: (night.date, night.name)))
+
+
+def has_entries(data_root: Path) -> bool:
+    """Return whether anything lies in the data root: not so where a disk is not mounted."""
+    return bool(_entries(data_root))
 
 
 def kind_of_directory(name: str) -> FrameKind | None:
@@ -237,11 +252,15 @@ _OTHER_GROUP = ", observation is "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightScan:
-    """One night's directory with its raw frames, quarantined ones included (`reason`)."""
+    """One night's directory with its raw frames, quarantined ones included (`reason`).
+
+    `unseen` says why the directory could not be looked through: nothing is known of its frames.
+    """
 
     directory: NightDirectory
     frames: tuple[RawFrame, ...]
     notes: tuple[str, ...] = ()
+    unseen: str | None = None
 
     @property
     def has_lights(self) -> bool:
@@ -282,8 +301,9 @@ def scan_data(
     Parameters
     ----------
     known
-        Frames of an earlier scan by `RawFrame.path`: a file of unchanged size and time is not
-        opened again, unless it was quarantined or its filter was not its own.
+        Frames of an earlier scan by `RawFrame.path`: of a file of unchanged size and time the
+        pixels are not read again, and the header only when it was quarantined or its filter was
+        not its own.
     filter_of_camera
         The filter of frames that name none, by camera (`config.InstrumentSettings.filter`).
     only
@@ -293,16 +313,22 @@ def scan_data(
     Notes
     -----
     Order decides between equals and is fixed: by night directory, then shallower paths first, then
-    by name. Nothing on disk is changed and no file makes the scan fail.
+    by name. Nothing on disk is changed and no file makes the scan fail. A night whose directories
+    cannot be listed is `NightScan.unseen`; when the root itself cannot be, OSError is raised.
     """
     nights = night_directories(data_root)
     if only is not None:
         dates = {night.date for night in nights if night.name in only}
         nights = tuple(night for night in nights if night.date in dates)
-    scans = [
-        _read_night(night, data_root, known=known or {}, filter_of_camera=filter_of_camera)
-        for night in nights
-    ]
+    scans = []
+    for night in nights:
+        try:
+            scan = _read_night(
+                night, data_root, known=known or {}, filter_of_camera=filter_of_camera
+            )
+        except OSError as error:
+            scan = NightScan(directory=night, frames=(), unseen=str(error))
+        scans.append(scan)
     judged = _judged_together([frame for scan in scans for frame in scan.frames])
     return ScanResult(
         nights=tuple(
@@ -353,7 +379,8 @@ def _frame(
 ) -> RawFrame:
     """Return one file's frame: the known one when the file has not changed, else read anew."""
     before = known.get(raw.path.relative_to(data_root).as_posix())
-    if before is not None and _is_unchanged(before, raw, night):
+    is_unchanged = before is not None and _is_unchanged(before, raw, night)
+    if before is not None and is_unchanged and not _was_judged_alone(before, raw):
         return replace(before, reason=raw.misplaced)
     frame = fits_files.read_raw_frame(
         raw.path,
@@ -364,22 +391,24 @@ def _frame(
         target=raw.target,
         directory_filter=raw.directory_filter,
         filter_of_camera=filter_of_camera,
+        known_hash=before.pixel_hash if before is not None and is_unchanged else None,
     )
     return replace(frame, reason=frame.reason or raw.misplaced)
 
 
-def _is_unchanged(before: RawFrame, raw: _RawFile, night: NightDirectory) -> bool:
-    """Return whether a known frame may stand for the file.
+def _was_judged_alone(before: RawFrame, raw: _RawFile) -> bool:
+    """Return whether a frame was quarantined for itself, or its filter was assumed.
 
-    A frame quarantined for itself is read again, and one whose filter was assumed: the
-    configuration may have changed. Verdicts against other frames are passed anew in any case.
+    The configuration may have changed since. Verdicts against others are passed anew in any case.
     """
     reason = before.reason or ""
     is_ours = reason.startswith(_SAME_PIXELS) or _OTHER_GROUP in reason or reason == raw.misplaced
-    if reason and not is_ours:
-        return False
-    if any(words.startswith(FILTER_ASSUMED) for words in before.warnings):
-        return False
+    is_assumed = any(words.startswith(FILTER_ASSUMED) for words in before.warnings)
+    return (bool(reason) and not is_ours) or is_assumed
+
+
+def _is_unchanged(before: RawFrame, raw: _RawFile, night: NightDirectory) -> bool:
+    """Return whether a known frame is of this very file, in the same place."""
     if (before.date, before.kind, before.target) != (night.date, raw.kind, raw.target):
         return False
     try:

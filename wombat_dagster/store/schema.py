@@ -143,6 +143,13 @@ def m002_our_masters(db: Database) -> None:
     )
 
 
+@migrations()
+def m003_what_was_looked_at(db: Database) -> None:
+    """Remember which light frames `apphot` is about, and which scan saw a night last."""
+    db.conn.execute("ALTER TABLE target ADD COLUMN lights TEXT")
+    db.conn.execute("CREATE TABLE scan (date TEXT PRIMARY KEY, serial INTEGER NOT NULL)")
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Return a connection to the database at `path`: WAL, patient, in autocommit mode."""
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wombat_dagster.store.frames import read_image
+from wombat_dagster.store.frames import UnreadableFrame, read_image
 
 BAND_BYTES = 64 * 2**20  # of one band of the stack in float64: bounds the memory of a master
 
@@ -19,18 +19,31 @@ class FrameStack:
     """The images of `paths`, all of one shape; a context manager.
 
     Each frame is decoded once, into a scratch file of its native type that the system pages in and
-    out, so that compressed frames cost no memory either.
+    out, so that compressed frames cost no memory either. The files lie in `scratch`, which should
+    be a disk: on many systems /tmp is memory. What cannot be read is left out: `unreadable` holds
+    the reasons by the index in `paths`.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], scratch: Path) -> None:
         self._paths = paths
+        self._scratch = scratch
+        self.unreadable: dict[int, str] = {}
         self._stack = contextlib.ExitStack()
         self._frames: list[NDArray[Any]] = []
 
     def __enter__(self) -> "FrameStack":
-        scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="wombat-")))
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        scratch = Path(
+            self._stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="wombat-", dir=self._scratch)
+            )
+        )
         for number, path in enumerate(self._paths):
-            image, _ = read_image(path)
+            try:
+                image, _ = read_image(path)
+            except (UnreadableFrame, OSError) as error:
+                self.unreadable[number] = str(error)
+                continue
             native = image.astype(image.dtype.newbyteorder("="), copy=False)
             frame = np.memmap(scratch / f"{number}", native.dtype, "w+", shape=native.shape)
             frame[:] = native
@@ -45,6 +58,8 @@ class FrameStack:
     ) -> None:
         self._frames.clear()
         self._stack.close()
+        with contextlib.suppress(OSError):  # another stack is at work there
+            self._scratch.rmdir()
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -11,8 +11,8 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ from wombat_dagster.store.tables import dump_json, load_json
 UNKNOWN_FILTER = "unknown"
 """Filter of the row that lists light frames whose filter is not known; never measured."""
 MAX_REASONS_IN_WORDS = 3
+LAST_SCAN = "last"
+"""In place of a date in the table `scan`: the number of the scan begun last."""
+FIRST_ASSET = "calibration_choice"
+"""What every run of an observation makes first: its inputs say which frames it began with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +54,12 @@ class TargetRow:
     n_frames: int
     n_quarantined: int
     updated_utc: str | None
+    lights: str | None = None
+    """Signature of the light frames that `apphot` speaks of (`StatusDatabase.light_signatures`)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScanChanges:
-    """What a scan changed: the keys of new observations and of those whose frames changed."""
-
-    nights: tuple[str, ...]
-    new: tuple[Observation, ...]
-    changed: tuple[Observation, ...]
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _now() -> str:
@@ -107,59 +108,75 @@ class StatusDatabase:
 
     # ------------------------------------------------------------------------------- phase 1
 
-    def known_frames(self) -> dict[str, RawFrame]:
-        """Return every frame of the last scan by its path."""
+    def known_frames(self, dates: Iterable[dt.date] | None = None) -> dict[str, RawFrame]:
+        """Return every frame of the last scan (only of `dates`) by its path."""
+        where, days = "", []
+        if dates is not None:
+            days = [date.isoformat() for date in dates]
+            where = f" WHERE date IN ({_marks(days)})"
         with self._reading() as connection:
-            rows = connection.execute("SELECT record FROM frame").fetchall()
+            rows = connection.execute(f"SELECT record FROM frame{where}", days).fetchall()
         frames = (load_json(RawFrame, row["record"]) for row in rows)
         return {frame.path: frame for frame in frames}
 
-    def record_scan(self, frames: Sequence[RawFrame], dates: Iterable[dt.date]) -> ScanChanges:
+    def known_dates(self) -> set[dt.date]:
+        """Return the dates of every night with frames or masters."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT date FROM frame UNION SELECT date FROM master")
+            return {dt.date.fromisoformat(row["date"]) for row in rows}
+
+    def begin_scan(self) -> int:
+        """Return the number of a scan that begins now, greater than that of every earlier one."""
+        with self._writing() as connection:
+            (last,) = connection.execute("SELECT ifnull(max(serial), 0) FROM scan").fetchone()
+            connection.execute(
+                "INSERT OR REPLACE INTO scan (date, serial) VALUES (?, ?)", (LAST_SCAN, last + 1)
+            )
+        return int(last) + 1
+
+    def record_scan(
+        self,
+        frames: Sequence[RawFrame],
+        dates: Iterable[dt.date],
+        *,
+        serial: int | None = None,
+        without_directory: Collection[dt.date] = (),
+    ) -> None:
         """Make `frame`, `target`, `cal` and `cal_group` say what a scan of `dates` found.
 
-        Observations known before keep their row, key and status; their frame counts follow. Frames
-        that are gone are forgotten, observations never are.
+        Observations known before keep their row and key; their frame counts follow. Frames that are
+        gone are forgotten, and the masters of nights `without_directory`; observations never are.
+        A night that a scan begun after this one (`serial`, of `begin_scan`) has recorded is left
+        as it is.
         """
-        days = sorted({d.isoformat() for d in dates} | {f.date.isoformat() for f in frames})
+        if serial is None:
+            serial = self.begin_scan()
         with self._writing() as connection:
-            before = self._light_sets(connection, days)
-            marks = ",".join("?" * len(days))
+            later = {
+                dt.date.fromisoformat(row["date"])
+                for row in connection.execute(
+                    "SELECT date FROM scan WHERE serial > ? AND date <> ?", (serial, LAST_SCAN)
+                )
+            }
+            frames = [frame for frame in frames if frame.date not in later]
+            kept = ({*dates} | {frame.date for frame in frames}) - later
+            days = sorted(date.isoformat() for date in kept)
             for table in ("frame", "cal", "cal_group"):
-                connection.execute(f"DELETE FROM {table} WHERE date IN ({marks})", days)
+                connection.execute(f"DELETE FROM {table} WHERE date IN ({_marks(days)})", days)
+            connection.executemany(
+                "INSERT OR REPLACE INTO scan (date, serial) VALUES (?, ?)",
+                [(day, serial) for day in days],
+            )
+            connection.executemany(
+                "DELETE FROM master WHERE date = ?",
+                [(date.isoformat(),) for date in set(without_directory) - later],
+            )
             connection.executemany(
                 "INSERT OR REPLACE INTO frame VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 [_frame_row(frame) for frame in frames],
             )
             self._record_calibration_counts(connection, frames)
-            new = self._record_targets(connection, frames, days)
-            after = self._light_sets(connection, days)
-        new_keys = {observation.key for observation in new}
-        changed = tuple(
-            row.observation
-            for row in self.targets()
-            if (unit := _unit(row.observation)) in after
-            and row.observation.key not in new_keys
-            and before.get(unit) != after[unit]
-        )
-        return ScanChanges(
-            nights=tuple(d.replace("-", "") for d in days), new=tuple(new), changed=changed
-        )
-
-    def _light_sets(
-        self, connection: sqlite3.Connection, dates: Sequence[str]
-    ) -> dict[tuple[str, str, str], set[str]]:
-        marks = ",".join("?" * len(dates))
-        rows = connection.execute(
-            "SELECT date, target, filter, record FROM frame"
-            f" WHERE kind = 'light' AND date IN ({marks})",
-            dates,
-        )
-        found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-        for row in rows:
-            unit = (row["date"], row["target"] or "", row["filter"] or UNKNOWN_FILTER)
-            record = json.loads(row["record"])
-            found[unit].add(f"{record['path']}:{record['pixel_hash']}:{record['reason']}")
-        return dict(found)
+            self._record_targets(connection, frames, days)
 
     def _record_calibration_counts(
         self, connection: sqlite3.Connection, frames: Sequence[RawFrame]
@@ -193,7 +210,7 @@ class StatusDatabase:
         connection: sqlite3.Connection,
         frames: Sequence[RawFrame],
         dates: Sequence[str],
-    ) -> list[Observation]:
+    ) -> None:
         usable: Counter[tuple[str, str, str]] = Counter()
         refused: Counter[tuple[str, str, str]] = Counter()
         nights: dict[tuple[str, str, str], str] = {}
@@ -206,7 +223,6 @@ class StatusDatabase:
         rows = connection.execute("SELECT date, target, filter, key FROM target").fetchall()
         keys = {(row["date"], row["target"], row["filter"]): row["key"] for row in rows}
         slugs = _slugs_in_use(keys)
-        new = []
         for unit in sorted(nights):
             date, target, filter = unit
             if unit not in keys:
@@ -215,7 +231,6 @@ class StatusDatabase:
                     "INSERT INTO target (date, target, filter, night, key) VALUES (?,?,?,?,?)",
                     (*unit, nights[unit], keys[unit]),
                 )
-                new.append(_observation(date, target, filter, keys[unit]))
             connection.execute(
                 "UPDATE target SET n_frames = ?, n_quarantined = ?, night = ?, updated_utc = ?"
                 " WHERE key = ? AND (n_frames, n_quarantined, night) IS NOT (?, ?, ?)",
@@ -240,7 +255,11 @@ class StatusDatabase:
         connection.executemany(
             "UPDATE target SET n_frames = 0, n_quarantined = 0 WHERE key = ?", gone
         )
-        return new
+        connection.executemany(
+            "UPDATE target SET proc = ?, apphot = NULL, lights = NULL, reason = ?, updated_utc = ?"
+            " WHERE key = ? AND apphot IS NOT NULL AND ifnull(submitted, 0) IN (0, '0', '')",
+            [(Proc.NOFRAMES, words_without_usable([]), _now(), key) for (key,) in gone],
+        )
 
     # --------------------------------------------------------------------------------- lookups
 
@@ -278,10 +297,11 @@ class StatusDatabase:
             (observation.date.isoformat(), observation.target, filter),
         )
 
-    def light_signatures(self) -> dict[str, str]:
+    def light_signatures(self, key: str | None = None) -> dict[str, str]:
         """Return, by observation key, what its light frames are: new when one comes or changes.
 
-        Quarantined ones count: an observation of only those has its end too.
+        Quarantined ones count: an observation of only those has its end too. With `key` only that
+        observation's.
         """
         with self._reading() as connection:
             rows = connection.execute(
@@ -289,8 +309,8 @@ class StatusDatabase:
                 " json_extract(record, '$.size_bytes', '$.mtime_ns') AS file"
                 " FROM frame JOIN target ON target.date = frame.date"
                 " AND target.target = frame.target AND target.filter = ifnull(frame.filter, ?)"
-                " WHERE kind = 'light' ORDER BY key, path",
-                (UNKNOWN_FILTER,),
+                " WHERE kind = 'light' AND key = ifnull(?, key) ORDER BY key, path",
+                (UNKNOWN_FILTER, key),
             ).fetchall()
         digests: dict[str, Any] = defaultdict(hashlib.sha256)
         for row in rows:
@@ -349,6 +369,25 @@ class StatusDatabase:
             ).fetchall()
         return [load_json(Master, row["record"]) for row in rows]
 
+    def masters_signature(self) -> str:
+        """Return a text that changes when a master comes, goes or gets other pixels."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT path, content_hash FROM master ORDER BY path")
+            lines = [f"{row['path']}\0{row['content_hash']}\n" for row in rows]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+    def nights_without_own_bias(self) -> list[str]:
+        """Return the keys of nights with usable flats or darks that need another night's bias."""
+        biases = {(m.date.isoformat(), *astuple(m.group)) for m in self.masters(FrameKind.BIAS)}
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT date, width_px, height_px, binning, camera, readout FROM frame"
+                " WHERE kind IN ('flat', 'dark') AND reason IS NULL AND width_px IS NOT NULL"
+                " ORDER BY date"
+            ).fetchall()
+        lacking = [row["date"] for row in rows if tuple(row) not in biases]
+        return [date.replace("-", "") for date in dict.fromkeys(lacking)]
+
     def is_our_master(self, content_hash: str) -> bool:
         """Tell whether a master with this pixel hash was ever made by wombat."""
         with self._reading() as connection:
@@ -370,12 +409,18 @@ class StatusDatabase:
             _set_status(connection, key, columns)
 
     def record_shortfall(self, key: str, shortfall: Shortfall | Exception) -> None:
-        """Write the words of a stage that ended without a product, with the reason."""
-        columns = {
+        """Write the words of a stage that ended without a product, with the reason.
+
+        An older word of `apphot` was of stages that this run does not reach: it goes, unless a
+        person has decided on it (`submitted`).
+        """
+        columns: dict[str, str | None] = {
             name: word.value
             for name in ("proc", "apphot")
             if (word := getattr(shortfall, name, None)) is not None
         }
+        if "apphot" not in columns and self.target_row(key).submitted is None:
+            columns["apphot"] = None
         self.set_status(key, {**columns, "reason": str(shortfall)})
 
     def record_product(
@@ -409,13 +454,29 @@ class StatusDatabase:
             ).fetchone()
         return row["version"] if row else None
 
-    def product_inputs(self, key: str, asset: str) -> dict[str, str] | None:
-        """Return the versions of other observations' products in a product; None: never made."""
+    def product_versions(self, asset: str) -> dict[str, str]:
+        """Return the versions of every product of an asset, by their keys."""
         with self._reading() as connection:
-            row = connection.execute(
-                "SELECT inputs FROM product WHERE key = ? AND asset = ?", (key, asset)
-            ).fetchone()
-        return dict(json.loads(row["inputs"] or "{}")) if row else None
+            rows = connection.execute("SELECT key, version FROM product WHERE asset = ?", (asset,))
+            return {row["key"]: row["version"] for row in rows}
+
+    def product_inputs_of(self, asset: str) -> dict[str, dict[str, str]]:
+        """Return, for every product of an asset, the versions of what others' went into it."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT key, inputs FROM product WHERE asset = ?", (asset,))
+            return {row["key"]: dict(json.loads(row["inputs"] or "{}")) for row in rows}
+
+    def light_cameras(self) -> dict[str, str | None]:
+        """Return the camera of every observation by its key: its usable frames share one."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT key, (SELECT camera FROM frame WHERE frame.date = target.date"
+                " AND frame.kind = 'light' AND frame.target = target.target"
+                " AND ifnull(frame.filter, ?) = target.filter AND frame.reason IS NULL LIMIT 1"
+                ") AS camera FROM target",
+                (UNKNOWN_FILTER,),
+            )
+            return {row["key"]: row["camera"] for row in rows}
 
     def siblings(self, observation: Observation) -> list[Observation]:
         """Return the same target's observations through other filters in the same night."""
@@ -436,20 +497,29 @@ class StatusDatabase:
         *,
         centres: Mapping[str, tuple[float, float]],
     ) -> None:
-        """Make the table `WCS` hold one row per frame of `solutions`.
+        """Make the table `WCS` hold one row per frame of `solutions`, and no other of theirs.
 
         `centres` maps files to RA and Dec of the frame centre, in degrees.
         """
+        unit = _unit(observation)
         rows = [_wcs_row(observation, s, centres.get(s.file)) for s in solutions]
-        if not rows:
-            return
-        names = ", ".join(f'"{name}"' for name in rows[0])
-        marks = ", ".join("?" * len(rows[0]))
+        solved = {s.file for s in solutions}
         with self._writing() as connection:
+            known = connection.execute(
+                "SELECT file FROM WCS WHERE date = ? AND target = ? AND filter = ?", unit
+            ).fetchall()
             connection.executemany(
-                f"INSERT OR REPLACE INTO WCS ({names}) VALUES ({marks})",
-                [tuple(row.values()) for row in rows],
+                "DELETE FROM WCS WHERE date = ? AND target = ? AND filter = ? AND file = ?",
+                [(*unit, row["file"]) for row in known if row["file"] not in solved],
             )
+            for row in rows:
+                names = [f'"{name}"' for name in row]
+                connection.execute(
+                    f"INSERT INTO WCS ({', '.join(names)}) VALUES ({_marks(names)})"
+                    " ON CONFLICT (date, target, filter, file) DO UPDATE SET "
+                    + ", ".join(f"{name} = excluded.{name}" for name in names),
+                    tuple(row.values()),
+                )
 
     def record_target_places(
         self, observation: Observation, places: Mapping[str, tuple[float, float]]
@@ -473,6 +543,11 @@ def _set_status(
     if unknown:
         raise ValueError(f"not status columns: {sorted(unknown)}")
     assignments = ", ".join(f"{name} = ?" for name in columns)
+    if "apphot" in columns:  # the word is on the frames that this run began with
+        assignments += (
+            ", lights = (SELECT json_extract(inputs, '$.lights') FROM product"
+            f" WHERE product.key = target.key AND asset = '{FIRST_ASSET}')"
+        )
     connection.execute(
         f"UPDATE target SET {assignments}, updated_utc = ? WHERE key = ?",
         (*columns.values(), _now(), key),
@@ -499,6 +574,7 @@ def _target_row(row: sqlite3.Row) -> TargetRow:
         n_frames=row["n_frames"],
         n_quarantined=row["n_quarantined"],
         updated_utc=row["updated_utc"],
+        lights=row["lights"],
     )
 
 

@@ -129,15 +129,14 @@ def test_every_number_survives_writing_and_reading():
 
 
 def test_saturated_is_the_highest_count_of_a_saturated_aperture():
-    raw = np.array([[40_000.0, 56_000.0, 61_000.0], [1.0, 2.0, 3.0], [np.nan] * 3])
     flags = np.zeros((3, 3), np.int64)
+    flags[0, 1:] = domain.Flag.SATURATED | domain.Flag.NON_LINEAR
+    flags[1, 2] = domain.Flag.NON_LINEAR
     flags[2, 1] = domain.Flag.SATURATED
-    peak = np.full((3, 3), 48_123.5)
-    night = table(
-        ("T1", "T2", "C3"), columns={"raw_peak_adu": raw, "flags": flags, "peak_adu": peak}
-    )
+    peak = np.array([[70_000.0, 56_000.0, 61_000.5], [1.0, 2.0, 3.0], [5.0, np.nan, 7.0]])
+    night = table(("T1", "T2", "C3"), columns={"flags": flags, "peak_adu": peak})
     got = aij.read_table(aij.format_table(night))
-    assert got["Saturated"].tolist() == [61_000.0, 0.0, 48_123.5]
+    assert got["Saturated"].tolist() == [61_000.5, 0.0, night.saturation_adu]
 
 
 def test_missing_values_are_nan_and_text_stays_in_its_cell():

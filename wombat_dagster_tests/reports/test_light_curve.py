@@ -191,12 +191,16 @@ def test_a_night_of_rejected_points_only_is_shown(drawn):
 
 def test_the_caption_tells_errors_comps_method_and_what_is_missing(drawn):
     light_curve_png(
-        night(n_comps=np.append(np.full(59, 5), 4), held_reason="check star 0.3 mag off"),
-        remarks=("no flat",),
+        night(
+            n_comps=np.append(np.full(59, 5), 4),
+            held_reason="check star 0.3 mag off",
+            notes=("not calibrated for: flat",),
+        )
     )
     text = words(drawn[0])
     for part in ("0.012 mag", "5 comps (4 on some frames)", "X41294TE", "ensemble", "TRANS=NO",
-                 "HELD: check star 0.3 mag off", "no flat", "HJD(UTC) − 2460963"):  # fmt: skip
+                 "HELD: check star 0.3 mag off", "not calibrated for: flat",
+                 "HJD(UTC) − 2460963"):  # fmt: skip
         assert part in text
 
 
@@ -220,8 +224,9 @@ def test_odd_names_are_drawn_as_they_are(name, drawn):
         chart_id=name[:20],
         held_reason=name or None,
         comp_names=(name,),
+        notes=(name,),
     )
-    assert_is_a_picture(light_curve_png(standard, title=name, remarks=(name,)))
+    assert_is_a_picture(light_curve_png(standard, title=name))
     for text in drawn[0].findobj(mpl.text.Text):
         if "$" in text.get_text():
             assert not text.get_parse_math()
@@ -231,3 +236,23 @@ def test_the_same_night_gives_the_same_picture_and_leaves_no_trace():
     before = dict(mpl.rcParams)
     assert light_curve_png(night()) == light_curve_png(night())
     assert dict(mpl.rcParams) == before
+
+
+def test_the_notes_end_the_caption_without_reaching_into_the_picture(drawn):
+    notes = tuple(f"comp 000-ABC-{i:03d} is 0.23 mag off its catalogue" for i in range(30))
+    light_curve_png(night(held_reason="check star " * 60, notes=notes))
+    figure = drawn[0]
+    assert notes[0] in words(figure)
+    assert "more in the magnitudes' file" in words(figure)
+    axis = figure.axes[-1].get_tightbbox()
+    boxes = [text.get_window_extent() for text in figure.texts if text.get_position()[1] < 0.5]
+    assert max(box.y1 for box in boxes) < axis.y0
+    assert max(box.x1 for box in boxes) < figure.bbox.x1
+    assert min(box.y0 for box in boxes) > 0
+
+
+def test_the_check_star_s_axis_tells_both_bands_where_they_differ(drawn):
+    light_curve_png(night(band="CV"))
+    light_curve_png(night())
+    labels = [figure.axes[-1].get_ylabel() for figure in drawn]
+    assert labels == ["T2  000-BMS-019  [CV against V]", "T2  000-BMS-019  [V]"]

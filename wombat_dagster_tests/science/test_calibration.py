@@ -1,4 +1,6 @@
 import datetime as dt
+import itertools
+import re
 
 import ccdproc
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wombat_dagster.domain import FrameGroup, FrameKind, Master
+from wombat_dagster.domain import CalibrationChoice, FrameGroup, FrameKind, MaskBit, Master, Sourced
 from wombat_dagster.science import calibration as cal
 
 GROUP = FrameGroup(width_px=64, height_px=48, binning="1x1", camera="CAM", readout=None)
@@ -79,15 +81,43 @@ def test_a_master_flat_has_median_one_in_its_central_half_and_masks_dark_corners
     assert normalised[0, 0] == 1.0  # never divided by
 
 
+def extremes(maximum, n, level=200.0):
+    return cal.RawExtremes(maximum_adu=maximum, n_at_maximum=n, level_adu=level)
+
+
+def refusal(level, saturation, *, maximum=65000.0):
+    return cal.flat_refusal(
+        extremes(maximum, 1, level), bias_level_adu=1000, saturation=saturation,
+        min_fraction=0.05, max_fraction=0.95,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("level", "words"),
     [(30000.0, None), (64000.0, "64000 ADU, below"), (1100.0, "1100 ADU, at least")],
 )
 def test_flats_too_bright_or_too_dark_are_refused_with_their_level(level, words):
-    refusal = cal.flat_refusal(
-        level, bias_level_adu=1000, saturation_adu=60000, min_fraction=0.05, max_fraction=0.95
+    found = refusal(level, Sourced(value=60000.0, source="header"))
+    assert (found is None) if words is None else (words in found)
+
+
+def test_a_flat_of_a_12_bit_camera_is_not_too_dark_for_a_range_nobody_stated():
+    unknown = cal.saturation_of([], configured_adu=None, header_adu=None)
+    assert unknown.value == cal.DEFAULT_SATURATION_ADU
+    assert refusal(2048.0, unknown, maximum=3000.0) is None
+    assert "1000 ADU, at least" in refusal(1000.0, unknown)  # no light
+
+
+def test_a_flat_at_the_stop_of_its_camera_is_too_bright():
+    """One alone by its own counts, the others by where they pile up."""
+    unknown = cal.saturation_of([], configured_adu=None, header_adu=None)
+    assert "highest count" in refusal(4095.0, unknown, maximum=4095.0)
+    piled = cal.saturation_of(
+        [extremes(4095.0, 9, 2000.0)] * 4, configured_adu=None, header_adu=None
     )
-    assert (refusal is None) if words is None else (words in refusal)
+    assert piled.source == "pile-up at 4095.0 ADU"
+    assert "below" in refusal(4000.0, piled, maximum=4095.0)
+    assert refusal(2000.0, piled, maximum=4095.0) is None
 
 
 def test_the_frame_is_raw_minus_bias_minus_dark_over_flat():
@@ -119,7 +149,9 @@ def test_limits_are_applied_to_raw_counts_not_to_flattened_ones():
         saturation_adu=60000,
         linearity_adu=45000,
     )
-    assert mask.tolist() == [[0, cal.NON_LINEAR, cal.SATURATED | cal.NON_LINEAR, cal.BAD]]
+    assert mask.tolist() == [
+        [0, MaskBit.NON_LINEAR, MaskBit.SATURATED | MaskBit.NON_LINEAR, MaskBit.BAD]
+    ]
 
 
 def test_read_noise_and_gain_come_back_from_frame_pairs():
@@ -138,19 +170,52 @@ def test_read_noise_and_gain_come_back_from_frame_pairs():
     assert measured == pytest.approx(gain, rel=0.03)
 
 
+def skies(levels_e, *, gain, spread=None, seed=8):
+    """Return the noise of every two consecutive skies; `spread` mixes what pixels hold."""
+    rng = np.random.default_rng(seed)
+
+    def frame(electrons):
+        image = rng.poisson(electrons, (256, 320)) / gain
+        return (image if spread is None else spread(image)) + 300
+
+    frames = [frame(electrons) for electrons in levels_e]
+    return [cal.sky_noise(a, b) for a, b in itertools.pairwise(frames)]
+
+
+RISING_E = np.linspace(500, 3000, 40)
+
+
 def test_gain_comes_from_a_sky_that_brightens_and_not_from_one_that_does_not():
-    rng = np.random.default_rng(8)
-    levels_e = np.linspace(500, 3000, 60)
-    sky = [cal.sky_level_and_variance(rng.poisson(e, (200, 200)) / 2.0 + 300) for e in levels_e]
-    assert cal.gain_of_sky(*zip(*sky, strict=True)) == pytest.approx(2.0, rel=0.05)
-    steady = [cal.sky_level_and_variance(rng.poisson(900, (60, 60)) / 2.0) for _ in range(60)]
-    assert cal.gain_of_sky(*zip(*steady, strict=True)) is None
+    found = cal.gain_of_sky(skies(RISING_E, gain=2.0))
+    assert found.value == pytest.approx(2.0, rel=0.06)
+    assert re.fullmatch(r"frame differences, [\d.]+ \+- [\d.]+", found.source)
+    assert cal.gain_of_sky(skies([900.0] * 40, gain=2.0)) is None
+    assert cal.gain_of_sky(skies(RISING_E[:10], gain=2.0)) is None
 
 
-def extremes(maximum, n):
-    return cal.RawExtremes(
-        maximum_adu=maximum, n_at_maximum=n, sky_adu=200.0, sky_variance_adu2=10.0
-    )
+def test_no_gain_comes_from_frames_whose_pixels_share_their_noise():
+    """Neighbours averaged, as an interpolation does: single pixels seem to have twice the gain."""
+    shared = skies(RISING_E, gain=2.0, spread=lambda image: (image + np.roll(image, 1, axis=0)) / 2)
+    level, pixel, block = np.concatenate(shared).T
+    assert np.polyfit(level, pixel, 1)[0] < 0.6 * np.polyfit(level, block, 1)[0]
+    assert cal.gain_of_sky(shared) is None
+
+
+def test_stars_that_stay_or_move_a_little_do_not_change_the_gain():
+    rng = np.random.default_rng(9)
+    y, x = np.mgrid[:256, :320]
+    places = rng.uniform((0, 0), (256, 320), (25, 2))
+
+    def frame(electrons):
+        dy, dx = rng.normal(0, 0.5, 2)
+        stars = sum(
+            20000 * np.exp(-((y - py - dy) ** 2 + (x - px - dx) ** 2) / 8) for py, px in places
+        )
+        return rng.poisson(electrons + stars) / 2.0 + 300
+
+    frames = [frame(electrons) for electrons in RISING_E]
+    found = cal.gain_of_sky([cal.sky_noise(a, b) for a, b in itertools.pairwise(frames)])
+    assert found.value == pytest.approx(2.0, rel=0.15)
 
 
 def test_counts_pile_up_where_the_nights_maximum_recurs():
@@ -213,3 +278,21 @@ def test_a_master_too_warm_or_too_old_is_not_used_when_limits_are_set():
     )  # fmt: skip
     assert found is None
     assert "287 days away, at most 30" in words
+
+
+def test_a_dark_of_no_exposure_is_compared_without_dividing_by_it():
+    dark = master("2025-10-15", kind=FrameKind.DARK, exposure_s=0.0)
+    for wanted_s, fits in ((0.0, True), (2.0, False)):
+        found, _ = cal.closest_master(
+            [dark], kind=FrameKind.DARK, date=dt.date(2025, 10, 15), group=GROUP,
+            exposure_s=wanted_s,
+        )  # fmt: skip
+        assert (found is not None) is fits
+
+
+def test_a_bias_and_dark_in_one_is_not_a_missing_bias():
+    dark, flat = master("2025-10-15", kind=FrameKind.DARK), master("2025-10-15")
+    for bias_dark, missing in ((dark, ()), (None, ("bias",))):
+        choice = CalibrationChoice(bias=None, dark=bias_dark, flat=flat, reasons=())
+        assert choice.missing == missing
+    assert CalibrationChoice(bias=flat, dark=None, flat=None, reasons=()).missing == ("flat",)

@@ -71,6 +71,40 @@ def test_every_star_is_found_in_its_place_brightest_first():
     assert stars.sky_rms_adu == pytest.approx(NOISE_ADU, rel=0.05)
 
 
+@pytest.mark.parametrize("distance_px", [8.0, 9.0, 10.0])
+def test_a_faint_neighbour_of_a_bright_star_keeps_its_place_and_flux(distance_px):
+    """5 % at 2.7 to 3.3 FWHM; the light of the bright star, 20 times, must not become its own."""
+    rng = np.random.default_rng(12)
+    x, y, flux = grid_of_stars(rng, n_side=5)
+    flux[:] = 2e5
+    angle = np.linspace(0.0, 2 * np.pi, len(x))
+    near_x, near_y = x + distance_px * np.cos(angle), y + distance_px * np.sin(angle)
+    image = paint(
+        rng, np.append(x, near_x), np.append(y, near_y), np.append(flux, 0.05 * flux),
+        shape=(340, 340),
+    )  # fmt: skip
+    stars = detect_stars(image)
+    assert len(stars) == 2 * len(x)
+    distance = np.hypot(
+        np.subtract.outer(stars.x_px, near_x), np.subtract.outer(stars.y_px, near_y)
+    )
+    assert distance.min(axis=0).max() < 0.5
+    own = distance.argmin(axis=0)
+    assert stars.flux_adu[own] == pytest.approx(0.05 * flux, rel=0.15)
+    assert np.median(stars.flux_adu[own] / (0.05 * flux)) == pytest.approx(1.0, abs=0.06)
+    assert np.max(stars.fwhm_px) < 1.5 * 3.0
+
+
+def test_the_halves_of_a_star_that_two_masked_rows_cut_are_one_star():
+    rng = np.random.default_rng(13)
+    x, y, flux = grid_of_stars(rng, n_side=5)
+    image = paint(rng, x, y, np.full_like(flux, 2e5), fwhm_px=6.0, shape=(340, 340))
+    mask = np.zeros(image.shape, bool)
+    rows = (y + 0.5).astype(int)
+    mask[rows] = mask[rows + 1] = True
+    assert len(detect_stars(image, mask)) == len(x)
+
+
 def test_hot_pixels_and_clusters_are_no_stars():
     """The two clusters of the BSU camera, and fifty single pixels; the stars stay."""
     rng = np.random.default_rng(4)
@@ -87,16 +121,18 @@ def test_hot_pixels_and_clusters_are_no_stars():
     assert len(stars) >= 0.97 * len(x)
 
 
-def test_more_hot_pixels_than_stars_do_not_set_the_typical_width():
+@pytest.mark.parametrize("fwhm_px", [3.0, 8.0])
+def test_more_hot_pixels_than_stars_do_not_set_the_typical_width(fwhm_px):
     rng = np.random.default_rng(11)
     x, y, flux = grid_of_stars(rng, n_side=5)
-    image = paint(rng, x, y, flux, shape=(340, 340))
+    image = paint(rng, x, y, flux.clip(3e4), fwhm_px=fwhm_px, shape=(340, 340))
     hot = rng.integers(10, 330, (200, 2))
-    far = np.array([np.hypot(x - b, y - a).min() > 12 for a, b in hot])
+    far = np.array([np.hypot(x - b, y - a).min() > 4 * fwhm_px for a, b in hot])
     image[tuple(hot[far].T)] += 15000.0
     stars = detect_stars(image)
     distance = np.hypot(np.subtract.outer(stars.x_px, x), np.subtract.outer(stars.y_px, y))
-    assert far.sum() > 150
+    assert far.sum() > len(x)
+    assert np.median(stars.fwhm_px) == pytest.approx(fwhm_px, rel=0.05)
     assert np.sum(distance.min(axis=1) > 3.0) <= 5  # hot pixels side by side, or nearly
     assert len(stars) >= 24
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import erf
 
 from wombat_dagster import domain
-from wombat_dagster.domain import Flag
+from wombat_dagster.domain import Flag, MaskBit
 from wombat_dagster.science import photometry
 
 APERTURE = domain.Aperture(radius_px=8.0, sky_inner_px=13.0, sky_outer_px=20.0)
@@ -27,15 +27,13 @@ def sky_with(stars, *, shape=(120, 140), sky_adu=100.0, sigma_px=(SIGMA_PX, SIGM
     return image
 
 
-def measure(image, x, y, *, mask=None, raw=None, aperture=APERTURE, **changes):
+def measure(image, x, y, *, mask=None, aperture=APERTURE, **changes):
     settings = {
         "gain_e_adu": 1.0,
         "read_noise_e": 0.0,
         "recentre_limit_px": 0.0,
-        "saturation_adu": 55000.0,
-        "linearity_adu": 30000.0,
     } | changes
-    return photometry.measure_stars(image, mask, raw, x, y, aperture=aperture, **settings)
+    return photometry.measure_stars(image, mask, x, y, aperture=aperture, **settings)
 
 
 # ------------------------------------------------------------------------------ exact sums
@@ -243,6 +241,29 @@ def test_widths_of_a_round_star_are_its_fwhm():
     assert got.roundness[0] == pytest.approx(1.0, abs=1e-4)
 
 
+def test_a_star_hardly_wider_than_a_pixel_has_a_fwhm_too():
+    """sigma 0.45 and the pixel's 1/12: of the peak the four neighbours have 15 %, none has 25 %."""
+    image = sky_with([(70.0, 60.0, 50_000.0)], sigma_px=(0.45, 0.45))
+    got = measure(image, [70.0], [60.0])
+    fwhm = 2.354820 * math.sqrt(0.45**2 + 1 / 12)
+    assert got.fwhm_px[0] == pytest.approx(fwhm, rel=0.1)
+
+
+def test_a_star_with_a_hollow_core_has_a_fwhm_too():
+    """Like HAT-P-32 on frame 38 of 2017-12-19: the highest pixels above a quarter lie outside."""
+    core = np.array([
+        [351, 356, 358, 361, 365, 365, 361, 357, 355],
+        [354, 358, 369, 405, 463, 497, 399, 362, 358],
+        [356, 365, 487, 1033, 1156, 1454, 579, 381, 365],
+        [357, 364, 540, 1273, 1090, 963, 554, 380, 365],
+        [355, 359, 388, 467, 457, 419, 384, 361, 357],
+    ])  # fmt: skip
+    image = np.full((60, 60), 354.0)
+    image[28:33, 26:35] = core
+    small = domain.Aperture(radius_px=3.4, sky_inner_px=8.4, sky_outer_px=13.5)
+    assert 2.0 < measure(image, [30.12], [30.43], aperture=small).fwhm_px[0] < 6.0
+
+
 def test_an_elongated_star_has_its_angle_and_roundness():
     """sigma² 9 and 4: roundness 1 − (5/13)² by hand, with the pixels 1 − (5/13.17)²; along y."""
     image = sky_with([(70.0, 60.0, 50_000.0)], sigma_px=(2.0, 3.0))
@@ -278,23 +299,13 @@ def test_peak_is_the_highest_pixel_with_its_sky():
 def test_saturated_and_non_linear_pixels_flag_and_still_count():
     image = sky_with([(70.0, 60.0, 50_000.0), (30.0, 30.0, 50_000.0), (30.0, 90.0, 5.0e4)])
     mask = np.zeros(image.shape, np.uint8)
-    mask[60, 70] = 2 | 4
-    mask[31, 30] = 4
-    mask[90, 45] = 2  # in the annulus of the third star only
+    mask[60, 70] = MaskBit.SATURATED | MaskBit.NON_LINEAR
+    mask[31, 30] = MaskBit.NON_LINEAR
+    mask[90, 45] = MaskBit.SATURATED  # in the annulus of the third star only
     x, y = [70.0, 30.0, 30.0], [60.0, 30.0, 90.0]
     got, clean = measure(image, x, y, mask=mask), measure(image, x, y)
     assert got.flags.tolist() == [Flag.SATURATED | Flag.NON_LINEAR, Flag.NON_LINEAR, 0]
     assert got.source_sky_adu == pytest.approx(clean.source_sky_adu, rel=1e-6)
-
-
-def test_raw_counts_set_the_flags_and_the_raw_peak():
-    image = sky_with([(70.0, 60.0, 50_000.0), (30.0, 30.0, 50_000.0)])
-    raw = np.full(image.shape, 900, np.uint16)
-    raw[60, 70], raw[30, 30] = 55000, 30000
-    got = measure(image, [70.0, 30.0], [60.0, 30.0], raw=raw)
-    assert got.raw_peak_adu.tolist() == [55000, 30000]
-    assert got.flags.tolist() == [Flag.SATURATED | Flag.NON_LINEAR, 0]
-    assert np.isnan(measure(image, [70.0], [60.0]).raw_peak_adu[0])
 
 
 def test_a_hot_pixel_in_the_mask_is_mended_and_flagged():

@@ -71,6 +71,7 @@ def test_width_and_axis_ratio_are_recovered(fwhm, ratio, beta, angle):
     assert got.axis_ratio == pytest.approx(ratio, abs=0.02)
     assert got.beta == pytest.approx(beta, rel=0.05)
     assert got.elongated == (ratio < 0.7)
+    assert got.notes == ((f"stars elongated: axis ratio {got.axis_ratio:.2f}",) * (ratio < 0.7))
 
 
 def test_a_gaussian_star_nearly_keeps_its_width():
@@ -203,6 +204,14 @@ def test_small_stars_keep_a_gap_and_enough_sky():
     assert got.sky_outer_px == pytest.approx(9.013878)
 
 
+@pytest.mark.parametrize("fwhm_px", [math.nan, math.inf, 0.0])
+def test_no_aperture_without_a_fwhm(fwhm_px):
+    with pytest.raises(domain.BadPsf, match="no aperture"):
+        profile.choose_aperture(fwhm_px)
+
+
 def test_fixed_radii_override():
+    got = profile.choose_aperture(math.nan, radius_px=6.0, sky_inner_px=9.0, sky_outer_px=15.0)
+    assert got.radius_px == 6.0
     got = profile.choose_aperture(5.0, radius_px=6.0, sky_inner_px=9.0, sky_outer_px=15.0)
     assert got == domain.Aperture(radius_px=6.0, sky_inner_px=9.0, sky_outer_px=15.0)

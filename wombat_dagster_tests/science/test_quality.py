@@ -93,3 +93,59 @@ def test_reasons_are_joined():
 def test_a_night_without_any_zero_point_does_not_fall_over():
     got = quality.propose_rejections(night(2), np.full(2, np.nan))
     assert got == ("nozeropoint", "nozeropoint")
+
+
+def comp_deviations(n_frames=60, seed=4, error_mag=0.006):
+    """Three comps about their own levels, their mean taken out, and their formal errors."""
+    drawn = np.random.default_rng(seed).normal(0, error_mag, (n_frames, 3))
+    return drawn - drawn.mean(axis=1, keepdims=True), np.full((n_frames, 3), error_mag)
+
+
+def proposed(deviation_mag, error_mag):
+    n_frames = len(deviation_mag)
+    words = quality.propose_rejections(
+        night(n_frames),
+        np.full(n_frames, 21.0),
+        comp_deviation_mag=deviation_mag,
+        comp_error_mag=error_mag,
+    )
+    assert set(words) <= {"", "comps"}
+    return [frame for frame, word in enumerate(words) if word]
+
+
+def test_a_frame_whose_comps_disagree_is_proposed():
+    deviation, error = comp_deviations()
+    deviation[7] = [-0.022, 0.050, -0.029]  # a frame of HAT-P-32
+    assert proposed(deviation, error) == [7]
+    assert proposed(deviation, error * 30) == [7]  # errors of the wrong size do not matter
+
+
+def test_one_comp_far_off_among_many_is_enough():
+    rng = np.random.default_rng(5)
+    deviation = rng.normal(0, 0.006, (60, 20))
+    deviation[7, 3] = 0.05
+    assert np.std(deviation[7]) < 5 * np.median(np.std(deviation, axis=1))
+    assert proposed(deviation, np.full((60, 20), 0.006)) == [7]
+
+
+def test_short_exposures_disagree_by_no_more_than_their_errors():
+    deviation, error = comp_deviations()
+    deviation[::5] *= 20
+    error[::5] *= 20
+    assert proposed(deviation, error) == []
+    assert proposed(deviation, np.full_like(error, 0.006))
+
+
+def test_ordinary_nights_propose_nothing():
+    """50 nights of 60 frames and of 4."""
+    for n_frames in (4, 60):
+        for seed in range(50):
+            assert proposed(*comp_deviations(n_frames, seed)) == []
+
+
+def test_comps_that_come_and_go_are_judged_where_they_are():
+    deviation, error = comp_deviations()
+    deviation[:20, 1] = np.nan
+    deviation[40:, :] = np.nan
+    deviation[30] = [-0.03, 0.08, -0.05]
+    assert proposed(deviation, error) == [30]

@@ -261,7 +261,7 @@ def test_a_frame_that_costs_little_stays_and_the_comp_goes():
     got = select(*spread(), frames=[*FRAMES, ("bit", solution(dy_px=40.0))])
     assert got.dropped_frames == ()
     assert reasons(got) == {9: Unused.OFF_IMAGE}
-    assert got.ledger[0].detail == "off 1 of 5 frames (margin 30.0 px)"
+    assert got.ledger[0].detail == "off 1 of 5 frames (estimated margin 30.0 px)"
 
 
 def test_at_most_a_twentieth_of_the_frames_is_left_out():
@@ -433,8 +433,23 @@ def test_crowding_by_distance_and_brightness():
         (400, 100, 10.0), (405, 100, 1000.0),  # a bright neighbour
     )  # fmt: skip
     x = np.array([100.5, 200.0, 300.0, 400.0, 500.0])
-    got = sequence.crowded(x, np.full(5, 100.0), found, radius_px=5.0, fwhm_px=3.0)
+    dark = np.full(5, np.nan)  # the detections say how bright these are
+    got = sequence.crowded(x, np.full(5, 100.0), dark, found, radius_px=5.0, fwhm_px=3.0)
     assert got[0] == "a star 3.0 mag fainter at 9.5 px"
     assert got[1:3] == [None, None]
-    assert got[3] == "a star -5.0 mag fainter at 5.0 px"
+    assert got[3] == "a star 5.0 mag brighter at 5.0 px"
     assert got[4] is None
+
+
+def test_a_star_not_detected_is_judged_by_its_measured_light():
+    found = detections((105, 100, 1000.0), (205, 100, 10.0), (305, 100, 1.0))
+    x, flux = np.array([100.0, 200.0, 300.0, 400.0]), np.array([100.0, 1000.0, np.nan, np.nan])
+    got = sequence.crowded(x, np.full(4, 100.0), flux, found, radius_px=5.0, fwhm_px=3.0)
+    assert got == [
+        "a star 2.5 mag brighter at 5.0 px, itself not detected",
+        None,  # 5 mag fainter
+        "a star at 5.0 px, itself not detected, no light of its own measured",
+        None,
+    ]
+    none = sequence.crowded(x, x, flux, detections((900, 900, 1.0)), radius_px=5.0, fwhm_px=3.0)
+    assert none == [None] * 4

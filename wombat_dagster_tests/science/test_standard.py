@@ -393,10 +393,32 @@ def test_random_error_of_three_comps_is_their_scatter_about_their_night_means():
     """
     deviation = np.array([0.01, 0.0, -0.01])
     zero_points = np.array([21.0, 21.3, 20.7]) + np.array([deviation, -deviation])
-    zero = standard.night_zero_point(zero_points, np.full((2, 3), 0.5))
+    zero = standard.night_zero_point(zero_points, np.full((2, 3), 0.005))
     assert zero.zero_point_mag == pytest.approx([21.0, 21.0])
     assert zero.residual_mag == pytest.approx([0.0, 0.3, -0.3])
+    assert zero.deviation_mag == pytest.approx(np.array([deviation, -deviation]))
     assert zero.random_mag == pytest.approx([0.01 * np.sqrt(2 / 3)] * 2)
+
+
+def test_three_comps_that_agree_by_luck_have_the_formal_error():
+    """The second frame's comps lie just where their night means are."""
+    lone = np.array([0.04, 0.0, -0.04])
+    zero_points = 21.0 + np.array([lone, 0 * lone, -lone])
+    zero = standard.night_zero_point(zero_points, np.full((3, 3), 0.006))
+    assert zero.random_mag[1] == pytest.approx(0.006 / np.sqrt(3))
+    assert zero.random_mag[0] == pytest.approx(0.04 * np.sqrt(1.5) / np.sqrt(3))
+
+
+@pytest.mark.parametrize("factor", [0.2, 1.0, 30.0])
+def test_formal_errors_that_lack_a_factor_get_it_from_the_comps(factor):
+    rng = np.random.default_rng(2)
+    zero_points = 21.0 + rng.normal(0, 0.01, (400, 3))
+    zero = standard.night_zero_point(
+        zero_points, np.full((400, 3), 0.01 * factor), errors_known=False
+    )
+    # half of the frames lie at the median of a two-degree scatter, sqrt(ln 2) σ
+    assert zero.random_mag.min() == pytest.approx(0.01 / np.sqrt(3) * np.sqrt(np.log(2)), rel=0.15)
+    assert np.median(zero.random_mag) == pytest.approx(zero.random_mag.min(), rel=0.02)
 
 
 def test_a_single_frame_has_formal_zero_point_errors():
@@ -598,6 +620,38 @@ def test_without_a_gain_the_errors_come_from_the_check_star():
     assert any(note.startswith("gain unknown") for note in got.notes)
 
 
+def with_pedestal(night, *, removed):
+    """The same counts whose errors took a pedestal for photons: ten times too large."""
+    measured = dataclasses.replace(
+        night.measured, source_error_adu=night.measured.source_error_adu * 10
+    )
+    return dataclasses.replace(night, measured=measured, pedestal_removed=removed)
+
+
+def test_with_a_pedestal_in_the_sky_the_errors_come_from_the_check_star():
+    got = standardised(with_pedestal(noisy_night(n_frames=200), removed=False))
+    fooled = standardised(with_pedestal(noisy_night(n_frames=200), removed=True))
+    assert np.median(got.t1_random_mag) == pytest.approx(got.check_scatter_mag, rel=0.02)
+    assert np.median(fooled.t1_random_mag) > 8 * got.check_scatter_mag
+    assert np.median(got.zero_point_random_mag) == pytest.approx(0.005 / np.sqrt(3), rel=0.2)
+    (note,) = [note for note in got.notes if note.startswith("bias not subtracted")]
+    assert note.endswith(f"check star's scatter, {got.check_scatter_mag:.4f} mag")
+
+
+def test_a_pedestal_makes_no_upper_limit_of_a_star_at_snr_10():
+    """Formal SNR 1, ten times too small; T2 tells by how much."""
+    stars = (*STARS[:4], star("C5", 22.0))
+    night = noisy_night(n_frames=200, stars=stars)
+    source, error = night.measured.source_sky_adu.copy(), night.measured.source_error_adu.copy()
+    source[:, 0], error[:, 0] = 100.0, 10.0
+    measured = dataclasses.replace(night.measured, source_sky_adu=source, source_error_adu=error)
+    night = dataclasses.replace(night, measured=measured)
+    assert standardised(with_pedestal(night, removed=True)).t1_upper_limit.all()
+    assert not standardised(with_pedestal(night, removed=False)).t1_upper_limit.any()
+    source[:, 0] = 20.0  # SNR 2
+    assert standardised(with_pedestal(night, removed=False)).t1_upper_limit.all()
+
+
 # ------------------------------------------------------------------------------- missing values
 
 
@@ -738,6 +792,61 @@ def test_no_colour_term_without_evidence(band, coefficients, colours, why):
     got = standard.choose_transformation(band, coefficients, {}, colours, {})
     assert got.coefficient is None
     assert why in got.source
+
+
+# ------------------------------------------------------------------- what the night has to say
+
+
+def test_what_the_table_notes_comes_first_and_once():
+    stars = (*STARS[:4], star("C5", 12.3, None))
+    words = "comp without catalogue error: 000-C5, 0.05 mag taken"
+    got = standardised(noisy_night(stars=stars, notes=("not calibrated for: bias, flat", words)))
+    assert got.notes == ("not calibrated for: bias, flat", words)
+
+
+def test_a_comp_off_its_catalogue_is_named_and_stays():
+    """C5 is 0.3 mag fainter than its catalogue says: the mean of 3 takes 0.1 of it."""
+    stars = (*STARS[:4], star("C5", 12.0, 0.03))
+    flux = 30.0 * 10 ** (-0.4 * (np.array([11.2, 12.0, 11.0, 11.5, 12.3]) - ZERO_POINT))
+    night = with_flag(table(stars, np.tile(flux, (8, 1)), flux / 300), 3, 4, Flag.SATURATED)
+    got = standardised(night)
+    assert got.comp_names == ("000-C3", "000-C4", "000-C5")
+    assert [one.name for one in got.comp_residuals] == ["000-C3", "000-C4", "000-C5"]
+    residuals = [one.residual_mag for one in got.comp_residuals]
+    assert residuals == pytest.approx([-0.1, -0.1, 0.2])  # as measured, less catalogue
+    assert [one.catalogue_error_mag for one in got.comp_residuals] == [0.01, 0.02, 0.03]
+    assert [one.n_frames for one in got.comp_residuals] == [8, 8, 7]
+    assert "comp 000-C5 is 0.20 mag off its catalogue" in got.notes
+    # χ²_red = (0.1²/0.01² + 0.1²/0.02² + 0.2²/0.03²)/2
+    assert any("reduced chi-square 84.7" in note for note in got.notes)
+
+
+def test_comps_in_their_places_are_not_noted():
+    got = standardised(noisy_night())
+    assert got.notes == ()
+    assert len(got.comp_residuals) == 3
+
+
+def test_a_comp_of_an_uncertain_catalogue_may_be_off():
+    stars = (*STARS[:4], star("C5", 12.0, 0.2))
+    flux = 30.0 * 10 ** (-0.4 * (np.array([11.2, 12.0, 11.0, 11.5, 12.3]) - ZERO_POINT))
+    got = standardised(table(stars, np.tile(flux, (8, 1)), flux / 300))
+    assert not any("000-C5" in note for note in got.notes)
+
+
+def test_residuals_are_what_the_colour_term_leaves():
+    """Comps on the line V - v = 21 - 0.06 (B-V) are all in their places."""
+    got = standardised(coloured_night(COLOURED, 0.35), TV_BV)
+    assert [one.residual_mag for one in got.comp_residuals] == pytest.approx([0] * 3, abs=1e-9)
+
+
+def test_a_frame_whose_comps_disagree_is_proposed():
+    night = noisy_night()
+    source = night.measured.source_sky_adu.copy()
+    source[17, 3] *= 10 ** (-0.4 * 0.09)
+    got = standardised(with_source(night, source))
+    assert got.proposed_rejected[17] == quality.COMPS
+    assert set(np.delete(np.array(got.proposed_rejected), 17)) == {""}
 
 
 # ------------------------------------------------------------------------------- the check star

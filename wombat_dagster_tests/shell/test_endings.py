@@ -202,6 +202,7 @@ def test_frames_that_cannot_be_solved_are_left_out_and_listed(bad_night):
     """`partial` goes on with the others."""
     row = bad_night.row("Partly")
     assert (row.proc, row.apphot) == (Proc.PARTIAL, Apphot.VALIDATE)
+    assert row.reason == "1 of 4 frames not solved"
     solutions = bad_night.product("wcs_solutions", row.observation.key)
     unsolved = [s for s in solutions if s.solution is None]
     assert [(s.file.rsplit("/", 1)[1], s.reason) for s in unsolved] == [

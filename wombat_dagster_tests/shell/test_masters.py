@@ -274,3 +274,203 @@ def test_darks_are_made_per_exposure_and_used(place, sky, tmp_path):
     assert master.exposure_s == 60.0
     assert master.bias_hash is not None
     assert abs(np.median(fits.getdata(place.data / master.path))) < 3
+
+
+# -------------------------------------------------------------- what is not as it should be
+
+
+def own_flat(place, image):
+    header = _header_like(place)
+    header["FILTER"], header["IMAGETYP"] = "V", "Flat Field"
+    path = place.data / KEY / "mflatV.fits"
+    fits.PrimaryHDU(image.astype(np.float32), header).writeto(path)
+    return path
+
+
+def test_a_flat_of_ones_own_may_have_any_level(place):
+    """It is divided by its median; dark corners are masked. 1.0 everywhere changes nothing."""
+    place.take("20251014/Bias/*", "20251014/Light/SV Wom/*V.fit")
+    flat = np.full((256, 320), 25000.0)
+    flat[:3, :3] = 100.0
+    own_flat(place, flat)
+    assert place.run() == {}
+    row = place.row("SV Wom")
+    assert row.apphot == "validate"
+    reduction = place.product("reduced_frames", row.observation.key)
+    frame = reduction.frames[0]
+    with fits.open(place.root / "products" / frame.path) as hdus:
+        image, mask = hdus[0].data, hdus["MASK"].data
+    bias = fits.getdata(place.data / KEY / "mbias.fits")
+    raw = fits.getdata(place.data / frame.raw)
+    assert np.median(image) == pytest.approx(np.median(raw - bias), rel=1e-3)
+    assert (mask[:3, :3] & 1).all()
+    assert not (mask[100:200, 100:200] & 1).any()
+
+
+def test_a_master_of_ones_own_that_is_cut_short_is_left_alone_and_does_without(night, caplog):
+    path = night.data / KEY / "Bias" / "mbias.fits"
+    fits.PrimaryHDU(np.zeros((256, 320), np.float32), _header_like(night)).writeto(path)
+    path.write_bytes(path.read_bytes()[:10000])
+    assert night.run_night(NIGHT) == {}
+    assert "mbias.fits cannot be used as a master: " in caplog.text
+    (master,) = night.observatory.status.masters(FrameKind.BIAS)
+    assert master.made_by_us
+
+
+def test_a_bias_that_went_bad_after_the_scan_is_left_out_and_named(night, monkeypatch):
+    from wombat_dagster.store import stacks
+
+    bad = biases(night)[1]
+    read = stacks.read_image
+
+    def failing(path):
+        if path == bad:
+            raise stacks.UnreadableFrame("disk says no")
+        return read(path)
+
+    monkeypatch.setattr(stacks, "read_image", failing)
+    assert night.run_night(NIGHT) == {}
+    (master,) = night.observatory.status.masters(FrameKind.BIAS)
+    assert (master.n_used, master.n_refused) == (4, 1)
+    assert master.notes == (f"{bad.name}: disk says no",)
+    monkeypatch.undo()
+    assert night.run_night(NIGHT) == {}
+    assert night.observatory.status.masters(FrameKind.BIAS)[0].n_used == 5
+
+
+def test_a_dark_of_ones_own_without_an_exposure_is_no_master(night, caplog):
+    header = _header_like(night)
+    for keyword in ("EXPTIME", "EXPOSURE"):
+        header.remove(keyword, ignore_missing=True)
+    path = night.data / KEY / "mdark.fits"
+    fits.PrimaryHDU(np.zeros((256, 320), np.float32), header).writeto(path)
+    assert night.run_night(NIGHT) == {}
+    assert "a dark without an exposure time" in caplog.text
+    assert night.observatory.status.masters(FrameKind.DARK) == []
+
+
+def test_the_gain_says_when_the_read_noise_behind_it_is_not_known(night):
+    own = fits.getdata(biases(night)[0]).astype(np.float32)
+    fits.PrimaryHDU(own, _header_like(night)).writeto(night.data / KEY / "mbias.fits")
+    assert night.run_night(NIGHT) == {}
+    (bias,) = night.observatory.status.masters(FrameKind.BIAS)
+    assert any("NCOMBINE" in note for note in bias.notes)
+    for flat in night.observatory.status.masters(FrameKind.FLAT):
+        assert flat.gain_e_adu is not None
+        assert any("without the read noise" in note for note in flat.notes)
+
+
+@pytest.mark.parametrize(
+    ("lines", "again"),
+    [
+        ("", set()),
+        ("flat_max_fraction = 0.9", {"mflatB.fits", "mflatV.fits"}),
+        ("flat_min_fraction = 0.06", {"mflatB.fits", "mflatV.fits"}),
+        ("min_frames = 4", {"mbias.fits", "mflatB.fits", "mflatV.fits"}),
+    ],
+)
+def test_other_settings_make_the_masters_again(night, lines, again):
+    def times():
+        return {p.name: p.stat().st_mtime_ns for p in (night.data / KEY).glob("m*.fits")}
+
+    night.run_night(NIGHT)
+    before = times()
+    night.configure(calibration=lines)
+    night.run_night(NIGHT)
+    assert {name for name, mtime_ns in times().items() if before[name] != mtime_ns} == again
+
+
+def test_of_two_directories_of_a_date_the_first_by_name_gets_the_master(place, sky, hard_link):
+    for number, path in enumerate(sorted(sky.data.glob("20251014/Bias/*.fit"))):
+        name = "20251014_b" if number < 3 else "20251014_a"  # the first in time lie in the second
+        hard_link(path, place.data / name / "Bias" / path.name)
+    hard_link(sky.lights_v[0], place.data / "20251014_b" / "Light" / "SV Wom" / "one.fit")
+    assert place.run_night(NIGHT) == {}
+    (master,) = place.observatory.status.masters(FrameKind.BIAS)
+    assert (master.path, master.n_used) == ("20251014_a/mbias.fits", 5)
+
+
+def test_flats_do_not_take_a_bias_that_is_too_old_for_lights(place):
+    place.take("20251014/Bias/*", "20251014/Light/SV Wom/*V.fit", "20251015/*/*.fit")
+    place.take("20251015/Light/*/*")
+    place.configure(calibration="max_age_days = 0")
+    assert place.run_night(NIGHT) == {}
+    assert place.run_night(dt.date(2025, 10, 15)) == {}
+    assert place.observatory.status.masters(FrameKind.FLAT) == []
+    assert "1 days away, at most 0 allowed" in ending_of(place, "master_flats", "20251015")
+
+
+def test_biases_are_made_before_darks_and_darks_before_flats(night):
+    """All three hang on the raw frames alone, and the later ones look for the earlier."""
+    import dagster as dg
+
+    night.run_night(NIGHT)
+    (run,) = night.instance.get_runs()
+    records = night.instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_START)
+    order = [record.event_log_entry.step_key for record in records.records]
+    assert order == ["raw_frames", "master_bias", "master_darks", "master_flats"]
+
+
+def test_scratch_lies_on_the_products_disk_and_is_removed(night, monkeypatch):
+    from wombat_dagster.store import stacks
+
+    made = []
+    real = stacks.tempfile.TemporaryDirectory
+
+    def watched(**where):
+        made.append(where["dir"])
+        return real(**where)
+
+    monkeypatch.setattr(stacks.tempfile, "TemporaryDirectory", watched)
+    night.run_night(NIGHT)
+    scratch = night.root / "products" / ".scratch"
+    assert set(made) == {scratch}
+    assert not scratch.exists()
+
+
+def test_a_new_unused_night_is_no_other_choice(night):
+    from dataclasses import replace
+
+    from wombat_dagster.products import PRODUCTS
+
+    night.run_night(NIGHT)
+    with night.in_force() as observatory:
+        from wombat_dagster.stages.reduction import choose_calibration
+
+        choice = choose_calibration(observatory, night.row("SV Wom").observation)
+    version = PRODUCTS["calibration_choice"].version
+    assert version(choice) == choice.version
+    assert version(replace(choice, reasons=("another runner-up",))) == version(choice)
+    assert version(replace(choice, flat=None)) != version(choice)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_master_made_again_after_the_choice_is_chosen_again(night, is_known):
+    """The headers tell the bias that was subtracted, or there is no frame at all."""
+    from wombat_dagster.domain import NoCalibration
+    from wombat_dagster.stages.reduction import choose_calibration, reduce_observation
+
+    night.run_night(NIGHT)
+    with night.in_force() as observatory:
+        observation = night.row("SV Wom").observation
+        choice = choose_calibration(observatory, observation)
+        if is_known:
+            biases(night)[0].unlink()
+            night.run_night(NIGHT)
+            reduction = reduce_observation(observatory, observation, choice)
+            (bias,) = observatory.status.masters(FrameKind.BIAS)
+            assert reduction.choice.bias == bias != choice.bias
+            header = fits.getheader(night.root / "products" / reduction.frames[0].path)
+            assert header["BIASHASH"] == bias.content_hash
+        else:
+            with fits.open(night.data / KEY / "mbias.fits", mode="update") as hdus:
+                hdus[0].data += 1
+            with pytest.raises(NoCalibration, match=r"mbias\.fits is not the master bias"):
+                reduce_observation(observatory, observation, choice)
+
+
+def test_frames_without_any_master_say_that_nothing_was_done(place):
+    place.take("20251014/Light/SV Wom/*V.fit")
+    assert place.run() == {}
+    key = place.row("SV Wom").observation.key
+    assert place.product("reduced_frames", key).notes[0] == "nothing to calibrate with"

@@ -79,6 +79,45 @@ def test_new_biases_ask_for_the_night_alone(ticks, sky, edit):
     assert ticks.tick() == []
 
 
+def test_an_observation_waits_for_its_own_night_s_calibrations(ticks, sky, edit):
+    """Its lights are quiet, a bias is still coming: what it would be made with is not there yet."""
+    for _ in range(2):
+        ticks.tick()
+    late = ticks.place.data / "20251014" / "Bias" / "late.fit"
+    edit(sorted(sky.data.glob("20251014/Bias/*"))[0], late, pixels=lambda image: image + 1)
+    assert ticks.tick(after_s=QUIET_S / 2) == []
+    assert ticks.tick() == [("night_job", "20251014")]
+    assert ticks.tick() == [("observation_job", SV_WOM_B), ("observation_job", SV_WOM_V)]
+
+
+def test_a_night_on_a_failing_disk_holds_up_nobody_else(ticks, monkeypatch):
+    ticks.place.take("20251015/Flat/*", "20251015/Light/SV Wom/*")
+    real = sensor.night_signatures
+
+    def fail(night):
+        if night.name == "20251014":
+            raise OSError(5, "Input/output error")
+        return real(night)
+
+    monkeypatch.setattr(sensor, "night_signatures", fail)
+    ticks.tick()
+    assert ticks.tick() == [("night_job", "20251015")]
+
+
+@pytest.mark.parametrize("text", ["[sensors", "[sensors]\ninterval_s = 0", None])
+def test_the_code_loads_though_the_configuration_is_broken(tmp_path, monkeypatch, caplog, text):
+    from wombat_dagster import sensors
+
+    path = tmp_path / "wombat.toml"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setenv("WOMBAT_CONFIG", str(path))
+    assert sensors.interval_s() == 30
+    assert str(path) in caplog.text
+    path.write_text("[sensors]\ninterval_s = 7")
+    assert sensors.interval_s() == 7
+
+
 def test_an_observation_of_unusable_frames_has_its_end_too(place, sky, edit):
     place.take("20251014/Light/SV Wom/*V.fit")
     for name, keyword in (("No Date", "DATE-OBS"), ("No Filter", "FILTER")):
@@ -148,6 +187,43 @@ def test_the_sensor_itself_adds_partitions_and_keeps_its_cursor(ticks):
     assert asked[1] == [("observation_job", SV_WOM_B), ("observation_job", SV_WOM_V)]
     assert asked[2] == []
     assert sorted(keys) == ["20251014", SV_WOM_B, SV_WOM_V]
+
+
+def test_a_failed_run_keeps_no_other_sibling_from_its_magnitudes(place, monkeypatch):
+    """Whoever was asked for and is still stale is not asked for again, until a table changes."""
+    from wombat_dagster.sensors import siblings
+
+    place.take("20251014/Light/SV Wom/*")
+    observatory = place.observatory
+    observatory.scan()
+    observations = {row.observation.key: row.observation for row in place.rows}
+
+    def measured(key, version):
+        observatory.status.record_product(
+            key, "photometry_table", path="p", content_hash="h", version=version, inputs={},
+            status={},
+        )  # fmt: skip
+
+    measured(SV_WOM_V, "1")
+    monkeypatch.setattr(siblings, "MAX_REQUESTS_PER_TICK", 1)
+    monkeypatch.setattr(siblings, "stale_magnitudes", lambda _: list(observations.values()))
+    cursor = None
+
+    def tick():
+        nonlocal cursor
+        with dg.build_sensor_context(
+            instance=place.instance,
+            cursor=cursor,
+            resources={"observatory": ObservatoryResource()},
+        ) as context:
+            result = siblings.sibling_sensor(context)
+        cursor = result.cursor
+        return [request.partition_key for request in result.run_requests]
+
+    with place.in_force():
+        assert [tick() for _ in range(3)] == [[SV_WOM_B], [SV_WOM_V], []]
+        measured(SV_WOM_V, "2")
+        assert tick() == [SV_WOM_B]
 
 
 def test_two_directories_of_one_date_are_one_night(place, sky, hard_link):

@@ -9,7 +9,7 @@ from astropy.io import fits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wombat_dagster.domain import FrameKind
+from wombat_dagster.domain import FrameKind, MaskBit
 from wombat_dagster.store import frames
 from wombat_dagster.store.frames import UnreadableFrame
 
@@ -210,7 +210,7 @@ def test_warnings_an_observer_should_see(tmp_path):
 def test_a_reduced_frame_survives_its_round_trip(tmp_path):
     image = np.random.default_rng(2).normal(1000, 30, (40, 60)).astype(np.float32)
     mask = np.zeros((40, 60), np.uint8)
-    mask[3, 5] = frames.MaskBit.BAD | frames.MaskBit.SATURATED
+    mask[3, 5] = MaskBit.BAD | MaskBit.SATURATED
     path = tmp_path / "deep" / "a.fits"
     frames.write_reduced(path, image, mask, raw_header())
     again, mask_again, header = frames.read_reduced(path)

@@ -1,6 +1,7 @@
 """Where files live, what the scan counts, and flats that get sorted without losing one."""
 
 import datetime as dt
+import errno
 import json
 import os
 from collections import Counter
@@ -287,6 +288,60 @@ def test_a_repaired_file_and_a_filter_configured_later_are_seen(tmp_path):
     known = {frame.path: frame for frame in configured.frames}
     changed = scan_data(tmp_path, known=known, filter_of_camera={"STL": "I"}.get)
     assert {f.path[-6:]: f.filter for f in changed.frames} == {"a.fits": "I", "b.fits": "V"}
+
+
+def test_a_known_file_s_header_is_judged_again_and_its_pixels_are_not_read(tmp_path, monkeypatch):
+    """Quarantined for itself, or with a filter that was assumed."""
+    target = tmp_path / "20251015" / "Light" / "T"
+    for name in ("none.fits", "V/assumed.fits"):
+        put(target / name, filter=None, INSTRUME="STL")
+    put(target / "dark.fits", kind="Dark Frame")
+    first = scan_data(tmp_path)
+    known = {frame.path: frame for frame in first.frames}
+    opened = counting(monkeypatch)
+    assert scan_data(tmp_path, known=known) == first
+    configured = scan_data(tmp_path, known=known, filter_of_camera={"STL": "R"}.get)
+    (late,) = [f for f in configured.frames if f.path.endswith("none.fits")]
+    assert (late.filter, late.reason, late.pixel_hash) == ("R", None, known[late.path].pixel_hash)
+    assert opened == []
+
+
+@pytest.mark.parametrize("broken", ["scandir", "stat"])
+def test_a_failing_disk_is_no_empty_night(tmp_path, monkeypatch, broken):
+    for name in ("20251015", "20251016"):
+        put(tmp_path / name / "Light" / "T" / "a.fits")
+    bad = tmp_path / "20251015" / "Light" / "T"
+    real = {"scandir": os.scandir, "stat": Path.stat}[broken]
+
+    def fail(path, *args, **kwargs):
+        if Path(path) == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *args, **kwargs)
+
+    if broken == "scandir":
+        monkeypatch.setattr(layout.os, "scandir", fail)
+    else:
+        monkeypatch.setattr(Path, "stat", fail)
+    first, second = scan_data(tmp_path).nights
+    assert "Input/output error" in first.unseen
+    assert (first.frames, second.unseen, len(second.frames)) == ((), None, 1)
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EACCES])
+def test_a_directory_that_is_gone_or_closed_to_us_has_no_frames(tmp_path, monkeypatch, code):
+    for name in ("T", "U"):
+        put(tmp_path / "20251015" / "Light" / name / "a.fits")
+    real = os.scandir
+
+    def fail(path):
+        if Path(path).name == "T":
+            raise OSError(code, os.strerror(code))
+        return real(path)
+
+    monkeypatch.setattr(layout.os, "scandir", fail)
+    (night,) = scan_data(tmp_path).nights
+    assert night.unseen is None
+    assert [frame.target for frame in night.frames] == ["U"]
 
 
 def test_only_one_night_is_scanned_with_the_others_of_its_date(tmp_path):

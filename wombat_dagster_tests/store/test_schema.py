@@ -65,6 +65,7 @@ def test_an_older_database_is_backed_up_and_keeps_everything(tmp_path):
         with closing(sqlite3.connect(database)) as connection:
             assert connection.execute("SELECT submitted FROM target").fetchall() == [("approved",)]
     assert "content_hash" in columns(path, "our_master")
+    assert "lights" in columns(path, "target")
     assert columns(backup, "our_master") == set()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT * FROM our_master").fetchall() == [("abc",)]

@@ -15,6 +15,7 @@ from wombat_dagster.domain import (
     Master,
     NoCalibration,
     NoComps,
+    NoFrames,
     NoWcs,
     Proc,
     RawFrame,
@@ -75,10 +76,8 @@ def execute(status, sql, *values):
 
 
 def test_a_scan_records_each_observation_once(status):
-    changes = status.record_scan([light(1), light(2), bias(1)], {NIGHT})
-    assert [observation.key for observation in changes.new] == [KEY]
-    again = status.record_scan([light(1), light(2), bias(1)], {NIGHT})
-    assert (again.new, again.changed) == ((), ())
+    for _ in range(2):
+        status.record_scan([light(1), light(2), bias(1)], {NIGHT})
     (row,) = status.targets()
     assert (row.n_frames, row.n_quarantined, row.night) == (2, 0, "20251014")
     assert execute(status, "SELECT type, filter, count FROM cal") == [("bias", None, 1)]
@@ -86,9 +85,7 @@ def test_a_scan_records_each_observation_once(status):
 
 def test_late_frames_update_the_count_and_nothing_else(scanned):
     scanned.set_status(KEY, {"proc": Proc.SOLVED, "apphot": Apphot.VALIDATE})
-    changes = scanned.record_scan([light(1), light(2), light(3), bias(1)], {NIGHT})
-    assert changes.new == ()
-    assert [observation.key for observation in changes.changed] == [KEY]
+    scanned.record_scan([light(1), light(2), light(3), bias(1)], {NIGHT})
     row = scanned.target_row(KEY)
     assert (row.n_frames, row.proc, row.apphot) == (3, "solved", "validate")
 
@@ -99,6 +96,51 @@ def test_an_observation_is_never_forgotten_but_its_frames_are(scanned):
     row = scanned.target_row(KEY)
     assert (row.n_frames, row.n_quarantined, row.submitted) == (0, 0, "submitted")
     assert scanned.night_frames(NIGHT) == []
+
+
+def test_no_word_speaks_of_frames_that_are_gone(scanned):
+    scanned.set_status(KEY, {"proc": Proc.SOLVED, "apphot": Apphot.VALIDATE})
+    scanned.record_scan([], {NIGHT})
+    row = scanned.target_row(KEY)
+    assert (row.proc, row.apphot, row.lights) == ("noframes", None, None)
+    assert row.reason == "no light frame is left: those found before are gone"
+
+
+def test_what_a_person_submitted_keeps_its_words_without_frames(scanned):
+    scanned.set_status(KEY, {"proc": Proc.SOLVED, "apphot": Apphot.VALIDATE})
+    execute(scanned, "UPDATE target SET submitted = 'submitted'")
+    scanned.record_scan([], {NIGHT})
+    row = scanned.target_row(KEY)
+    assert (row.proc, row.apphot, row.submitted) == ("solved", "validate", "submitted")
+
+
+def test_a_slow_scan_never_undoes_a_later_one(scanned):
+    """The sensor's scan began before flats were moved, and ends after the move was recorded."""
+    other = dt.date(2025, 10, 15)
+    slow, quick = scanned.begin_scan(), scanned.begin_scan()
+    scanned.record_scan([light(1), light(2), light(3)], {NIGHT}, serial=quick)
+    before_the_move = [light(1), frame("20251015/Light/TX Eri/9.fit", date=other)]
+    scanned.record_scan(before_the_move, {NIGHT, other}, serial=slow)
+    assert scanned.target_row(KEY).n_frames == 3
+    assert scanned.target_row("20251015__TX_Eri__V").n_frames == 1  # nobody else saw this night
+    scanned.record_scan([light(1)], {NIGHT})
+    assert scanned.target_row(KEY).n_frames == 1
+
+
+def test_masters_go_with_their_night_s_directory_only(scanned):
+    scanned.record_masters([master()])
+    scanned.record_scan([], {NIGHT})
+    assert scanned.masters() == [master()]
+    assert scanned.known_dates() == {NIGHT}
+    scanned.record_scan([], {NIGHT}, without_directory={NIGHT})
+    assert scanned.masters() == []
+
+
+def test_frames_of_some_nights_can_be_asked_for(scanned):
+    other = dt.date(2025, 10, 15)
+    scanned.record_scan([frame("20251015/Light/TX Eri/9.fit", date=other)], {other})
+    assert list(scanned.known_frames([other])) == ["20251015/Light/TX Eri/9.fit"]
+    assert len(scanned.known_frames()) == 4
 
 
 def test_a_scan_of_one_night_leaves_the_others(scanned):
@@ -148,10 +190,11 @@ def test_submitted_cannot_be_written_by_a_run(scanned):
         (NoWcs("0 of 3"), "nowcs", "nowcs"),
         (NoComps("0 stars"), "solved", "nocomps"),
         (VspUnavailable("away"), "solved", "novsp"),
-        (NoCalibration("2 biases"), "solved", "validate"),
+        (NoFrames("0 of 3 usable"), "noframes", None),
+        (NoCalibration("2 biases"), "solved", None),
     ],
 )
-def test_an_ending_writes_its_words_and_leaves_the_others(scanned, ending, proc, apphot):
+def test_an_ending_writes_its_words_and_leaves_none_of_later_stages(scanned, ending, proc, apphot):
     scanned.set_status(KEY, {"proc": Proc.SOLVED, "apphot": Apphot.VALIDATE})
     scanned.record_shortfall(KEY, ending)
     row = scanned.target_row(KEY)
@@ -257,6 +300,49 @@ def test_a_frame_is_one_row_of_wcs_with_its_attempts_as_json(scanned):
         " json_extract(attempts, '$[0].outcome') FROM WCS",
     )
     assert rows == [("solved", 65.1, pytest.approx(1.44), -1, 12.5, 13.5, "no_match")]
+
+
+def test_solving_again_keeps_rows_and_places_and_forgets_frames_that_are_gone(scanned):
+    observation = scanned.target_row(KEY).observation
+    files = [f"20251014/Light/TX Eri/{n}.fit" for n in (1, 2)]
+    scanned.record_solutions(observation, [solution(file=f) for f in files], centres={})
+    scanned.record_target_places(observation, {files[1]: (12.5, 13.5)})
+    rows = "SELECT id, file, target_x, n_stars FROM WCS"
+    (_, kept) = execute(scanned, rows)
+    scanned.record_solutions(observation, [solution(file=files[1], n_stars=7)], centres={})
+    assert execute(scanned, rows) == [(*kept[:3], 7)]
+    assert kept[2] == 12.5
+
+
+def test_an_ended_row_knows_the_frames_its_run_began_with(scanned):
+    for asset, inputs in (("calibration_choice", {"lights": "abc"}), ("variable", {})):
+        scanned.record_product(
+            KEY, asset, path="p", content_hash="h", version="v", inputs=inputs, status={}
+        )
+    assert scanned.target_row(KEY).lights is None
+    scanned.set_status(KEY, {"apphot": Apphot.VALIDATE})
+    assert scanned.target_row(KEY).lights == "abc"
+
+
+def test_the_signature_of_masters_is_that_of_paths_and_pixels(scanned):
+    scanned.record_masters([master()])
+    before = scanned.masters_signature()
+    scanned.record_masters([master(n_used=4)])
+    assert scanned.masters_signature() == before
+    scanned.record_masters([master(content_hash="def")])
+    assert scanned.masters_signature() != before
+
+
+def test_nights_that_borrow_a_bias_are_known(status):
+    other = dt.date(2025, 10, 15)
+    flat = frame("20251014/Flat/1.fit", kind=FrameKind.FLAT, target=None)
+    status.record_scan(
+        [flat, frame("20251015/Dark/1.fit", kind=FrameKind.DARK, date=other, target=None)], ()
+    )
+    status.record_masters([master()])
+    assert status.nights_without_own_bias() == ["20251015"]
+    status.record_masters([master(group=dataclasses.replace(GROUP, binning="2x2"))])
+    assert status.nights_without_own_bias() == ["20251014", "20251015"]
 
 
 def test_an_unsolved_frame_has_a_row_with_its_reason(scanned):
