@@ -33,7 +33,9 @@ STDOUT = """ASTAP astrometric solver version CLI-2022.11.11
 18 of 23 quads selected matching within 0.007 tolerance.
 Solved in 0.4 sec
 """
-PRELUDE = """#!{python}
+PRELUDE = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"  # a shebang cannot hold a path with blanks
+'''
 import os, sys, time, subprocess
 from pathlib import Path
 here = Path({here!r})
