@@ -544,7 +544,7 @@ def simulate(directory: Path, nights: int, seed: int, port: int) -> None:
     try:
         with console(stderr=True).status(f"Simulating {_count(nights, 'night')}…"):
             demo.write_world(directory, nights=nights, seed=seed, port=port)
-    except FileExistsError as error:
+    except OSError as error:
         raise Refused(str(error)) from error
     name = _quoted(directory)
     click.echo(

@@ -177,20 +177,26 @@ class VspUnavailable(ServiceUnavailable):
 # -------------------------------------------------------------------------- nights, observations
 
 _KEY_UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
+_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+MAX_SLUG = 80  # three of them, a date and a suffix make a file name
 
 
 def slug(text: str) -> str:
     """Return `text` as a part of a partition key or a file name, safe in shells and on Windows.
 
-    Only ``[A-Za-z0-9.+-]`` with single ``_`` between; accents are dropped; a name that has nothing
-    left, or begins with a dot, gets a hash instead. Two names may share a slug: whoever assigns
-    keys must check (`keyed`).
+    Only ``[A-Za-z0-9.+-]`` with single ``_`` between; accents and leading dots and dashes are
+    dropped; a name that has nothing left becomes a hash, a very long one ends in one, and Windows'
+    device names get an ``x``. Two names may share a slug: whoever assigns keys must check
+    (`distinct_slug`).
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    safe = _KEY_UNSAFE.sub("_", plain).strip("_. ")
+    safe = _KEY_UNSAFE.sub("_", plain).strip("_. ").lstrip("-_. ")
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     if not re.search(r"[A-Za-z0-9]", safe):
-        return "x" + hashlib.sha256(text.encode()).hexdigest()[:8]
-    return safe
+        return "x" + digest
+    if len(safe) > MAX_SLUG:
+        safe = f"{safe[: MAX_SLUG - 9].rstrip('_.')}-{digest}"
+    return f"x_{safe}" if _DEVICE_NAME.match(safe) else safe
 
 
 def distinct_slug(text: str, taken: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ import sqlite3
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class Plan:
 
     nights: tuple[str, ...]
     observations: tuple[TargetRow, ...]
+    is_whole: bool = False  # everything that is not finished, of all nights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ def plan(
         for key in observatory.status.night_keys()
         if night is None or key == night.strftime("%Y%m%d")
     ]
-    return Plan(nights=tuple(nights), observations=tuple(rows))
+    return Plan(nights=tuple(nights), observations=tuple(rows), is_whole=night is None)
 
 
 def _unfinished(observatory: Observatory, rows: Sequence[TargetRow]) -> list[TargetRow]:
@@ -197,7 +198,15 @@ def execute(
     run("night_job", planned.nights)
     # Whoever borrows a bias may have come before the night that lends it.
     run_again("night_job", _borrowing_nights(planned))
-    run("observation_job", [row.observation.key for row in planned.observations])
+    failed = {done.key for done in results if done.error}
+    for row in _with_reopened(planned):
+        key = row.observation.key
+        if failed and _waits_for(failed, row.observation):
+            words = f"not begun: the masters of {', '.join(sorted(failed))} failed"
+            results.append(Done(key=key, error=words, run_id=""))
+            on_done(results[-1])
+        else:
+            run("observation_job", [key])
     # Two filters tell a colour: whoever was measured first gets its magnitudes again.
     run_again("magnitudes_job", _with_newer_siblings(planned))
     return results
@@ -210,10 +219,33 @@ def _borrowing_nights(planned: Plan) -> list[str]:
     return [key for key in planned.nights if key in borrowing]
 
 
+def _with_reopened(planned: Plan) -> list[TargetRow]:
+    """Return the planned observations, and those that the masters made just now reopen."""
+    if not planned.is_whole:
+        return list(planned.observations)
+    observatory = open_observatory()
+    known = {row.observation.key for row in planned.observations}
+    rows = [row for row in observatory.status.targets() if row.observation.key not in known]
+    return [*planned.observations, *_unfinished(observatory, rows)]
+
+
+def _waits_for(failed_nights: Collection[str], observation: Observation) -> bool:
+    """Tell whether masters that could not be made may be the ones an observation wants.
+
+    Measured without them it would look as if none had been taken.
+    """
+    if f"{observation.date:%Y%m%d}" in failed_nights:
+        return True
+    try:
+        return bool(choose_calibration(open_observatory(), observation).missing)
+    except Shortfall:
+        return False
+
+
 def _with_newer_siblings(planned: Plan) -> list[str]:
     units = {(row.observation.date, row.observation.target) for row in planned.observations}
     stale = stale_magnitudes(open_observatory())
-    return [one.key for one in stale if (one.date, one.target) in units]
+    return [one.key for one in stale if planned.is_whole or (one.date, one.target) in units]
 
 
 def _execute_one(

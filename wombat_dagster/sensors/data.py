@@ -3,11 +3,13 @@
 import json
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from wombat_dagster.jobs import night_job, observation_job
 from wombat_dagster.observatory import Observatory
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 
 MAX_REQUESTS_PER_TICK = 25
 MAX_NEW_KEYS_PER_TICK = 2000
+LATEST_RUNS = 500  # of masters, among which failed ones are looked for
 UNFINISHED = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -87,12 +90,18 @@ def units_on_disk(observatory: Observatory) -> dict[str, str]:
 
 
 def look(
-    observatory: Observatory, memory: Memory, *, now_s: float, masters_running: bool
+    observatory: Observatory,
+    memory: Memory,
+    *,
+    now_s: float,
+    masters_running: bool,
+    failed_nights: Collection[str] = (),
 ) -> list[Request]:
     """Record what is new and settled in the data directory and return the runs it calls for.
 
     A night's masters come first: observations are requested only when no settled night has its
-    masters still to make. Nothing is written to the data directory.
+    masters still to make, and not where making them failed. Nothing is written to the data
+    directory.
     """
     settled = memory.settled(
         units_on_disk(observatory), now_s, observatory.settings.sensors.quiet_s
@@ -113,6 +122,7 @@ def look(
             for row in observatory.status.targets()
             if row.observation.key in frames
             and (night := f"{row.observation.date:%Y%m%d}") in settled
+            and night not in failed_nights
             and f"{night}/{row.observation.target}" in settled
         }
         wanted = _changed("observation_job", observations, memory)
@@ -143,7 +153,13 @@ def data_sensor(
     running = context.instance.get_runs_count(
         RunsFilter(job_name=night_job.name, statuses=UNFINISHED)
     )
-    requests = look(opened, memory, now_s=time.time(), masters_running=running > 0)
+    requests = look(
+        opened,
+        memory,
+        now_s=time.time(),
+        masters_running=running > 0,
+        failed_nights=_failed_nights(context.instance),
+    )
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(job_name=r.job, partition_key=r.key, run_key=r.run_key) for r in requests
@@ -151,6 +167,14 @@ def data_sensor(
         cursor=memory.cursor(),
         dynamic_partitions_requests=_new_partitions(context.instance, opened),
     )
+
+
+def _failed_nights(instance: dg.DagsterInstance) -> set[str]:
+    """Return the nights whose latest run of masters failed."""
+    latest: dict[str, DagsterRunStatus] = {}
+    for run in instance.get_runs(RunsFilter(job_name=night_job.name), limit=LATEST_RUNS):
+        latest.setdefault(run.tags.get(PARTITION_NAME_TAG, ""), run.status)  # newest first
+    return {key for key, status in latest.items() if status is DagsterRunStatus.FAILURE}
 
 
 def _new_partitions(

@@ -43,6 +43,8 @@ from wombat_dagster.store.status import words_without_usable
 
 log = logging.getLogger(__name__)
 
+MAX_NOT_NUMBERS = 0.1  # part of the pixels of a usable frame
+
 UNCALIBRATED = "nothing to calibrate with"
 
 
@@ -243,6 +245,10 @@ def reduce_observation(
             raw, _ = read_image(observatory.layout.raw_path(frame.path))
         except (UnreadableFrame, OSError) as error:
             left_out.append((frame.path, str(error)))
+            continue
+        not_numbers = 1.0 - float(np.mean(np.isfinite(raw)))
+        if not_numbers > MAX_NOT_NUMBERS:
+            left_out.append((frame.path, f"{100 * not_numbers:.0f} % of the pixels are no numbers"))
             continue
         readable.append(frame)
         extremes.append(science.raw_extremes(raw))

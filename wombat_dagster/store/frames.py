@@ -13,6 +13,7 @@ import math
 import os
 import re
 import secrets
+import stat
 import sys
 import warnings
 import zlib
@@ -34,6 +35,8 @@ Image = NDArray[Any]
 MaskImage = NDArray[np.uint8]
 
 BLOCK = 2880  # FITS counts in blocks
+MAX_UNPACKED_BYTES = 2**30  # of a gzipped frame: no camera's are so large
+MAX_EXPOSURE_S = 86400.0
 MASK_EXTENSION = "MASK"
 HASH_CARD = "WOMBHASH"  # marks a file as ours; the `array_hash` of its image
 PIXEL_TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -93,13 +96,19 @@ class _Unit:
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file, through gunzip when it is gzipped; failures of the disk become words."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
+            raise UnreadableFrame("not a regular file")
         with path.open("rb") as plain:
             magic = plain.read(2)
             plain.seek(0)
             if not magic:
                 raise UnreadableFrame("empty file (0 bytes)")
             if magic == b"\x1f\x8b":
-                yield io.BytesIO(gzip.decompress(plain.read()))
+                with gzip.GzipFile(fileobj=plain) as packed:
+                    content = packed.read(MAX_UNPACKED_BYTES + 1)
+                if len(content) > MAX_UNPACKED_BYTES:
+                    raise UnreadableFrame(f"unpacks to more than {MAX_UNPACKED_BYTES} bytes")
+                yield io.BytesIO(content)
             else:
                 yield plain
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -270,7 +279,8 @@ def _physical(native: Image, *, scale: float, zero: float, blank: float | None) 
     if blank is not None:
         physical[native == int(blank)] = np.nan
     is_short = native.dtype.itemsize < 4 or native.dtype == np.float32
-    return physical.astype(np.float32) if is_short else physical
+    with np.errstate(over="ignore"):  # an absurd BSCALE gives infinities: no numbers, seen later
+        return physical.astype(np.float32) if is_short else physical
 
 
 @contextmanager
@@ -478,6 +488,8 @@ def _reason_against(header: fits.Header, *, kind: FrameKind, filter: str | None)
     exposure_s = headers.exposure_s(header)
     if kind is not FrameKind.BIAS and exposure_s is None:
         return "no exposure time in header (EXPTIME, EXPOSURE, EXP_TIME, TM-START)"
+    if exposure_s is not None and exposure_s > MAX_EXPOSURE_S:
+        return f"exposure time is {exposure_s:g} s"
     if kind is FrameKind.LIGHT and exposure_s == 0.0:
         return "exposure time is 0 s"
     if kind is FrameKind.LIGHT and headers.start_utc(header) is None:

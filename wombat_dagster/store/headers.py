@@ -374,8 +374,11 @@ def _parse_stamp(words: str | None, *, needs_offset: bool = False) -> dt.datetim
     hour, minute, second = int(found["hour"]), int(found["minute"]), float(found["second"])
     if hour > 24 or minute > 59 or second >= 61.0:  # 60: a leap second
         return None
-    local = day + dt.timedelta(hours=hour, minutes=minute, seconds=second)
-    return local - _offset(found["offset"])
+    try:
+        local = day + dt.timedelta(hours=hour, minutes=minute, seconds=second)
+        return local - _offset(found["offset"])
+    except OverflowError:  # the first or last day of the calendar, taken beyond it by its offset
+        return None
 
 
 def _offset(words: str | None) -> dt.timedelta:

@@ -105,3 +105,18 @@ def test_every_asset_of_the_jobs_exists_and_choices_see_all_nights():
     for name in ("master_bias", "master_flats", "master_darks"):
         mapping = node.partition_mappings[dg.AssetKey(name)]
         assert isinstance(mapping, dg.AllPartitionMapping)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("CON", "x_CON"), ("nul.fits", "x_nul.fits"), ("--config", "config"), ("..x", "x")],
+)
+def test_names_that_systems_take_for_something_else_are_made_plain(name, part):
+    assert slug(name) == part
+
+
+def test_a_very_long_name_becomes_a_short_one_of_its_own():
+    first, second = slug("A" * 250), slug("A" * 249 + "B")
+    assert len(first) == len(second) == 80
+    assert first != second
+    assert slug(first) == first

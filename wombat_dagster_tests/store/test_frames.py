@@ -130,7 +130,7 @@ BAD_FILES = {
         .replace(b"BITPIX  =                   16", b"BITPIX  =                    7")
     ),
     "cannot be read: No such file": lambda path: None,
-    "cannot be read: Is a directory": lambda path: path.mkdir(),
+    "not a regular file": lambda path: path.mkdir(),
 }
 
 
