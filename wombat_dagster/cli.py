@@ -343,11 +343,14 @@ def progress_of(
         )
 
     def on_done(done: "runs.Done") -> None:
-        bar.update(task, completed=starts[done.key] + weights[done.key])
+        place = "+"  # not planned: masters made in this run reopened it
+        if done.key in starts:
+            place = f"{order.index(done.key) + 1}/{len(order)}"
+            bar.update(task, completed=starts[done.key] + weights[done.key])
         ahead.discard(done.key)
         if not out.is_terminal:
             ending = "failed" if done.error else "done"
-            out.print(f"{order.index(done.key) + 1}/{len(order)} {done.key}: {ending}")
+            out.print(f"{place} {done.key}: {ending}")
 
     if not out.is_terminal:
         yield on_step, on_done
@@ -362,7 +365,7 @@ def _print_endings(
     """Print done, parked by reason, and failed with where to look."""
     out = console()
     failed = {one.key: one for one in done if one.error}
-    keys = {row.observation.key for row in planned.observations}
+    keys = {one.key for one in done} - set(planned.nights)
     rows = [
         row for row in observatory.status.targets() if row.observation.key in keys - failed.keys()
     ]

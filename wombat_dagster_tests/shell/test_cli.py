@@ -251,6 +251,18 @@ def test_what_was_parked_is_run_again_by_its_word(wombat, place):
     assert "20251014:" not in ended.output  # no night was run, only the observation
 
 
+def test_what_late_masters_reopen_is_listed_too(wombat, place):
+    """Everything was finished when the run began: the reopened observation was not planned."""
+    place.take("20251014/Light/*/*V.fit")
+    file = place.root / "wombat.toml"
+    wombat("run", config_file=file)
+    place.take("20251014/Bias/*.fit", "20251014/Flat/**/*V*.fit")
+    ended = wombat("run", config_file=file)
+    assert ended.exit_code == 0, ended.output
+    assert place.row("SV Wom").proc_bias == "2025-10-14"
+    assert "1 of 1 observation waiting for validation" in ended.stdout
+
+
 def test_a_word_that_is_none_is_refused_with_those_that_are(wombat, known):
     ended = wombat("retry", "--reason", "novps", config_file=known.root / "wombat.toml")
     assert ended.exit_code == 2
