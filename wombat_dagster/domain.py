@@ -211,18 +211,6 @@ def distinct_slug(text: str, taken: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Night:
-    """A night is what its directory is called; two directories of one date are one night."""
-
-    date: dt.date
-
-    @property
-    def key(self) -> str:
-        """Partition key, ``20251015``."""
-        return self.date.strftime("%Y%m%d")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """One target through one filter in one night: the unit of work.
 
