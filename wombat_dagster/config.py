@@ -5,6 +5,7 @@ holds the two together. Roots are relative to the file's directory. Without a fi
 holds and nothing is invented: there is no default site, gain or observer.
 """
 
+import datetime as dt
 import os
 import tomllib
 from pathlib import Path
@@ -17,6 +18,7 @@ from wombat_dagster import domain
 CONFIG_ENV = "WOMBAT_CONFIG"
 CONFIG_NAME = "wombat.toml"
 
+Section = Annotated[str, Field(pattern=r"^\[\d+:\d+,\d+:\d+\]$")]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -60,6 +62,9 @@ class InstrumentSettings(Table):
     saturation_adu: Positive | None = None
     linearity_adu: Positive | None = None
     pixel_scale_arcsec: Positive | None = None
+    overscan: Section | None = None  # FITS section; else BIASSEC
+    trim: Section | None = None  # FITS section; else TRIMSEC
+    max_ccd_temperature_c: float | None = None  # warmer frames are not used
     transform: dict[str, float] = {}  # Tv_bv = -0.06
     transform_error: dict[str, NotNegative] = {}
 
@@ -86,6 +91,24 @@ class TargetSettings(Table):
         return self
 
 
+class MasterSettings(Table):
+    """``[[master]]``: a dated master frame that the observer supplies."""
+
+    file: str
+    kind: Literal["bias", "dark", "flat"] | None = None  # else from the file's name
+    filter: str | None = None  # of a flat; else from the file's name or header
+    exposure_s: Positive | None = None  # of a dark; else from the header
+    valid_from: dt.date | None = None
+    valid_until: dt.date | None = None
+    forced: bool = False  # before any master of the nights
+
+    @model_validator(mode="after")
+    def _range_in_order(self) -> "MasterSettings":
+        if self.valid_from and self.valid_until and self.valid_from > self.valid_until:
+            raise ValueError("valid_from is after valid_until")
+        return self
+
+
 class CalibrationSettings(Table):
     """``[calibration]``: masters and reduction."""
 
@@ -99,6 +122,18 @@ class CalibrationSettings(Table):
     dark_exposure_tolerance: Positive = 0.05
     flat_min_fraction: Positive = 0.05  # of the saturation level: darker flats are refused
     flat_max_fraction: Positive = 0.95  # brighter ones too
+    discard_first_n: Annotated[int, Field(ge=0)] = 0  # lights at the start of an observation
+    cosmic_rays: bool = False  # clean the lights with L.A.Cosmic
+    keep_reduced: bool = True  # False: no reduced frames on disk
+    library: str | None = None  # directory of dated masters
+
+
+class StagingSettings(Table):
+    """``[staging]``: raw frames on a slow disk are copied to a fast one ahead of the work."""
+
+    directory: str | None = None
+    ahead: Annotated[int, Field(ge=1)] = 4  # frames copied in advance
+    retries: Annotated[int, Field(ge=0)] = 3
 
 
 class AstapSettings(Table):
@@ -117,6 +152,7 @@ class SolveSettings(Table):
     star_table: str | None = None  # CSV with ra_deg, dec_deg, mag for the embedded solver
     blind: bool = False
     radius_deg: Positive = 5.0
+    solve_field: str | None = None  # program, when it is not on PATH
 
 
 class AavsoSettings(Table):
@@ -195,7 +231,9 @@ class Settings(Table):
     observer: ObserverSettings = ObserverSettings()
     instrument: list[InstrumentSettings] = []
     target: list[TargetSettings] = []
+    master: list[MasterSettings] = []
     calibration: CalibrationSettings = CalibrationSettings()
+    staging: StagingSettings = StagingSettings()
     astap: AstapSettings = AstapSettings()
     solve: SolveSettings = SolveSettings()
     aavso: AavsoSettings = AavsoSettings()

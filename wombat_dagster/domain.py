@@ -278,6 +278,26 @@ class RawFrame:
     calibration_status: str | None  # CALSTAT, when a program has already calibrated the frame
     warnings: tuple[str, ...] = ()
     reason: str | None = None
+    overscan: str | None = None  # FITS section of the raw image, "[1:32,1:1024]"
+    trim: str | None = None  # FITS section that is kept; `group` has its shape
+
+    @property
+    def steps_done(self) -> frozenset[str]:
+        """Which of ``bias``, ``dark``, ``flat`` the capture program has already applied."""
+        return steps_done(self.calibration_status)
+
+
+_STEP_OF_LETTER = {"B": "bias", "D": "dark", "F": "flat"}
+
+
+def steps_done(calibration_status: str | None) -> frozenset[str]:
+    """Return which of ``bias``, ``dark``, ``flat`` a CALSTAT like ``BDF`` speaks of.
+
+    A subtracted dark took the bias with it: MaxIm DL's ``D`` alone means both.
+    """
+    letters = (calibration_status or "").upper()
+    done = {step for letter, step in _STEP_OF_LETTER.items() if letter in letters}
+    return frozenset(done | {"bias"} if "dark" in done else done)
 
 
 # ------------------------------------------------------------------------- place, time, the star
@@ -613,10 +633,71 @@ class Master:
     ccd_temperature_c: float | None = None
     made_by_us: bool = True
     read_noise_adu: float | None = None
+    read_noise_error_adu: float | None = None
     gain_e_adu: float | None = None
+    gain_error_e_adu: float | None = None
+    dark_current_adu_s: float | None = None  # median over the pixels of a bias-free dark
+    dark_current_error_adu_s: float | None = None
+    noise: float | None = None  # 1-sigma random error of one pixel: ADU, of a flat relative
     rejected_fraction: float | None = None
     bias_hash: str | None = None  # of the master subtracted from flats or darks
+    pedestal_adu: float | None = None  # PEDESTAL of the frames it was made of
+    valid_from: dt.date | None = None  # of a dated master from the observer's library
+    valid_until: dt.date | None = None
+    from_library: bool = False
+    forced: bool = False  # before any master of the nights
     notes: tuple[str, ...] = ()
+
+
+class DetectorQuantity(StrEnum):
+    """What is measured of a detector every night; the word names the unit."""
+
+    READ_NOISE = "read_noise_adu"
+    GAIN = "gain_e_adu"
+    DARK_CURRENT = "dark_current_adu_s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorMeasurement:
+    """One quantity of one detector on one night; `error` is 1 sigma, `n_frames` those behind it.
+
+    `step` says in words how it differs from the nights before; None when it does not.
+    """
+
+    date: dt.date
+    group: FrameGroup
+    quantity: DetectorQuantity
+    value: float
+    error: float
+    n_frames: int
+    ccd_temperature_c: float | None = None
+    step: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadPixelMap:
+    """A night's map of bad pixels on disk; `path` is relative to the products.
+
+    `sources` says what it was found in (bias, dark, flat, light).
+    """
+
+    date: dt.date
+    group: FrameGroup
+    path: str
+    content_hash: str
+    n_bad: int
+    sources: tuple[FrameKind, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerUp:
+    """A master that was not chosen, and why: ``2 nights closer, but 1024x1024 2x2``."""
+
+    kind: FrameKind
+    path: str
+    date: dt.date
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -626,21 +707,26 @@ class CalibrationChoice:
     bias: Master | None
     dark: Master | None
     flat: Master | None
-    reasons: tuple[str, ...]  # why one is missing or which runner-up lost
+    reasons: tuple[str, ...]  # why each was chosen, or why one is missing
+    bad_pixels: BadPixelMap | None = None
+    runners_up: tuple[RunnerUp, ...] = ()
+    already_done: tuple[str, ...] = ()  # steps of bias, dark, flat that the frames come with
 
     @property
     def version(self) -> str:
         """Content version: ``20251015:ab12cd34/20251014:…/nocal``."""
-        return "/".join(
-            f"{m.date:%Y%m%d}:{m.content_hash[:12]}" if m else NOCAL
-            for m in (self.bias, self.dark, self.flat)
-        )
+        chosen = [self.bias, self.dark, self.flat, self.bad_pixels]
+        return "/".join(f"{m.date:%Y%m%d}:{m.content_hash[:12]}" if m else NOCAL for m in chosen)
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Which of bias and flat the frames go without; a dark without bias holds the bias."""
         held = {"bias": self.bias or self.dark, "flat": self.flat}
-        return tuple(name for name, master in held.items() if master is None)
+        return tuple(
+            name
+            for name, master in held.items()
+            if master is None and name not in self.already_done
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -664,10 +750,13 @@ class DetectorFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReducedFrame:
-    """One calibrated light frame; `path` is relative to the products, `raw` to the data root."""
+    """One calibrated light frame; `path` is relative to the products, `raw` to the data root.
+
+    `path` None: not kept, it is calibrated again whenever its pixels are wanted.
+    """
 
     raw: str
-    path: str
+    path: str | None
     label: str  # file name, as the measurement table calls it
     raw_hash: str
     exposure_s: float

@@ -20,7 +20,7 @@ from wombat_dagster.domain import Observation, Shortfall
 from wombat_dagster.observatory import Observatory, open_observatory
 from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
 from wombat_dagster.products import read_product
-from wombat_dagster.stages.reduction import choose_calibration
+from wombat_dagster.stages.choice import choose_calibration
 from wombat_dagster.stages.siblings import stale_magnitudes
 from wombat_dagster.store import schema
 from wombat_dagster.store.frames import write_bytes_atomic

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wombat_dagster.domain import FrameGroup, FrameKind, Master, NoCalibration, RawFrame, Sourced
 from wombat_dagster.observatory import Observatory
-from wombat_dagster.science import calibration as science
+from wombat_dagster.science import calibration, detector, flats, matching
 from wombat_dagster.store import headers
 from wombat_dagster.store.frames import (
     UnreadableFrame,
@@ -163,7 +163,7 @@ def _as_master(observatory: Observatory, file: FoundMaster, date: dt.date) -> Ma
 
 def _make_master(observatory: Observatory, unit: Unit) -> Master:
     settings = observatory.settings.calibration
-    science.refuse_too_few(len(unit.frames), settings.min_frames, unit.words)
+    calibration.refuse_too_few(len(unit.frames), settings.min_frames, unit.words)
     offset = _offset_master(observatory, unit)
     path = _free_path(observatory, unit)
     relative = observatory.layout.relative_to_data(path)
@@ -175,7 +175,7 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
         refusals = [f"{Path(unit.frames[i].path).name}: {w}" for i, w in stack.unreadable.items()]
         left = tuple(f for i, f in enumerate(unit.frames) if i not in stack.unreadable)
         unit = replace(unit, frames=left)
-        science.refuse_too_few(len(left), settings.min_frames, _words_without(unit, refusals))
+        calibration.refuse_too_few(len(left), settings.min_frames, _words_without(unit, refusals))
         inputs = _inputs_hash(observatory, unit, offset)
         combined = _Combined(stack, unit, offset, observatory, refusals)
         header = _provenance(unit, offset, combined, inputs)
@@ -267,7 +267,7 @@ def _offset_master(observatory: Observatory, unit: Unit) -> Master | None:
         return None
     settings = observatory.settings.calibration
     temperature_c = _temperature_c(unit)
-    bias, why = science.closest_master(
+    bias, why = matching.closest_master(
         observatory.status.masters(FrameKind.BIAS),
         kind=FrameKind.BIAS,
         date=unit.date,
@@ -282,7 +282,7 @@ def _offset_master(observatory: Observatory, unit: Unit) -> Master | None:
     exposure_s = exposures.pop() if len(exposures) == 1 else None
     if exposure_s is None:
         raise NoCalibration(f"{unit.words}: {why}, and their exposures differ")
-    dark, why_dark = science.closest_master(
+    dark, why_dark = matching.closest_master(
         [m for m in observatory.status.masters(FrameKind.DARK) if m.bias_hash is None],
         kind=FrameKind.DARK,
         date=unit.date,
@@ -357,7 +357,7 @@ class _Combined:
         combined = np.empty(self._stack.shape)
         n_rejected = 0
         for rows, band in self._stack.bands(keep=keep):
-            combined[rows], n = science.clipped_median(
+            combined[rows], n = calibration.clipped_median(
                 prepare(rows, band), clip_sigma=self._settings.calibration.clip_sigma
             )
             n_rejected += n
@@ -365,7 +365,7 @@ class _Combined:
 
     def _combine_biases(self) -> tuple[int, int, Image]:
         n_rejected, combined = self._median(range(len(self._stack)), lambda _rows, band: band)
-        self.read_noise_adu = science.read_noise_of_biases(
+        self.read_noise_adu = detector.read_noise_of_biases(
             self._stack.frame(0), self._stack.frame(1)
         )
         return len(self._stack), n_rejected, combined
@@ -379,38 +379,38 @@ class _Combined:
     def _combine_flats(self) -> tuple[int, int, Image]:
         subtract = self._subtract
         assert subtract is not None
-        calibration = self._settings.calibration
-        bias_level = science.central_median(subtract)
-        extremes = [science.raw_extremes(self._stack.frame(i)) for i in range(len(self._stack))]
+        limits = self._settings.calibration
+        bias_level = detector.central_median(subtract)
+        extremes = [detector.raw_extremes(self._stack.frame(i)) for i in range(len(self._stack))]
         saturation = self._saturation(extremes)
         keep = []
         for index, flat_extremes in enumerate(extremes):
-            refusal = science.flat_refusal(
+            refusal = flats.flat_refusal(
                 flat_extremes,
                 bias_level_adu=bias_level,
                 saturation=saturation,
-                min_fraction=calibration.flat_min_fraction,
-                max_fraction=calibration.flat_max_fraction,
+                min_fraction=limits.flat_min_fraction,
+                max_fraction=limits.flat_max_fraction,
             )
             if refusal is None:
                 keep.append(index)
             else:
                 self.refusals.append(f"{Path(self._unit.frames[index].path).name}: {refusal}")
-        if len(keep) < calibration.min_frames:
+        if len(keep) < limits.min_frames:
             refused = "; ".join(self.refusals[:MAX_REFUSALS_IN_WORDS])
             raise NoCalibration(
-                f"{len(keep)} usable {self._unit.words}, at least {calibration.min_frames} wanted"
+                f"{len(keep)} usable {self._unit.words}, at least {limits.min_frames} wanted"
                 f" ({len(self.refusals)} refused: {refused})"
             )
         offset_free = {
-            i: science.central_median(self._stack.frame(i).astype(np.float64) - subtract)
+            i: detector.central_median(self._stack.frame(i).astype(np.float64) - subtract)
             for i in keep
         }
         divisors = np.array([offset_free[i] for i in keep])[:, None, None]
         n_rejected, combined = self._median(
             keep, lambda rows, band: (band.astype(np.float64) - subtract[rows]) / divisors
         )
-        self.gain_e_adu = science.gain_of_flats(
+        self.gain_e_adu = detector.gain_of_flats(
             self._stack.frame(keep[0]),
             self._stack.frame(keep[1]),
             offset=subtract,
@@ -418,13 +418,13 @@ class _Combined:
         )
         if self._offset_read_noise_adu is None and self.gain_e_adu is not None:
             self.notes.append(NOISE_NEGLECTED)
-        flat, unusable = science.normalised_master_flat(combined)
+        flat, unusable = flats.normalised_master_flat(combined)
         self.mask = unusable.astype(np.uint8)
         return len(keep), n_rejected, flat
 
-    def _saturation(self, extremes: Sequence[science.RawExtremes]) -> Sourced:
+    def _saturation(self, extremes: Sequence[detector.RawExtremes]) -> Sourced:
         camera = self._unit.group.camera
-        return science.saturation_of(
+        return detector.saturation_of(
             extremes,
             configured_adu=self._settings.for_camera(camera).saturation_adu,
             header_adu=self._unit.frames[0].saturation_header_adu,

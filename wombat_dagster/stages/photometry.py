@@ -31,6 +31,7 @@ from wombat_dagster.science.profile import FrameProfile, fit_frame_profile
 from wombat_dagster.science.sequence import assign_roles, crowded
 from wombat_dagster.science.site import choose_site
 from wombat_dagster.science.timing import frame_times
+from wombat_dagster.stages.pixels import kept_path
 from wombat_dagster.stages.sequence import Solved, aperture_of, solved_frames
 from wombat_dagster.stages.standard import transformation_of
 from wombat_dagster.store.frames import read_master, read_reduced
@@ -80,7 +81,7 @@ def measure_observation(
     limit_px = settings.photometry.recentre_limit_px
     series, places, crowding = [], {}, None
     for index, (frame, record, wcs) in enumerate(solved):
-        image, mask, _ = read_reduced(observatory.layout.product_file(frame.path))
+        image, mask, _ = read_reduced(kept_path(observatory, frame))
         x_px, y_px = project(wcs, ra_deg, dec_deg)
         places[record.file] = (float(x_px[0]), float(y_px[0]))
         series.append(
@@ -201,7 +202,7 @@ def night_profile(
     settings, facts = observatory.settings.photometry, reduction.detector
     elongated, failures = None, []
     for index, (frame, _, _) in enumerate(solved[: settings.psf_frames_tried]):
-        image, mask, _ = read_reduced(observatory.layout.product_file(frame.path))
+        image, mask, _ = read_reduced(kept_path(observatory, frame))
         stars = _stars(image, mask)
         try:
             profile = fit_frame_profile(

@@ -15,11 +15,9 @@ from wombat_dagster.domain import (
     NOCAL,
     CalibrationChoice,
     DetectorFacts,
-    FrameKind,
     Master,
     NoCalibration,
     NoFrames,
-    NoTime,
     Observation,
     RawFrame,
     ReducedFrame,
@@ -27,8 +25,10 @@ from wombat_dagster.domain import (
     Sourced,
 )
 from wombat_dagster.observatory import Observatory
-from wombat_dagster.science import calibration as science
+from wombat_dagster.science import calibration, detector, flats
+from wombat_dagster.stages.choice import choose_calibration, usable_lights
 from wombat_dagster.stages.masters import NOISE_NEGLECTED
+from wombat_dagster.stages.pixels import kept_path
 from wombat_dagster.store.frames import (
     UnreadableFrame,
     array_hash,
@@ -38,122 +38,13 @@ from wombat_dagster.store.frames import (
     without_wcs,
     write_reduced,
 )
-from wombat_dagster.store.layout import frame_labels, night_directories, sort_flats
-from wombat_dagster.store.status import words_without_usable
+from wombat_dagster.store.layout import frame_labels
 
 log = logging.getLogger(__name__)
 
 MAX_NOT_NUMBERS = 0.1  # part of the pixels of a usable frame
 
 UNCALIBRATED = "nothing to calibrate with"
-
-
-def organise_night(observatory: Observatory, date: dt.date) -> tuple[RawFrame, ...]:
-    """Sort the night's flats by filter, look again, and return the night's frames.
-
-    Raises
-    ------
-    NoFrames
-        Nothing that counts lies there: an empty night, or one without lights.
-    """
-    observatory.scan([date])
-    mode = observatory.settings.calibration.organise_flats
-    frames = observatory.status.night_frames(date)
-    moved = 0
-    for night in night_directories(observatory.layout.data):
-        if night.date == date:
-            done = sort_flats(night.path, frames, mode=mode)
-            moved += len(done.moved)
-            for words in done.warnings:
-                log.warning("%s: %s", night.name, words)
-    if moved:
-        log.info("%s: %d flats sorted by filter", date, moved)
-        observatory.scan([date])
-        frames = observatory.status.night_frames(date)
-    if not frames:
-        raise NoFrames(f"{date}: no frames, or no lights among them: the night is ignored")
-    return tuple(frames)
-
-
-# ----------------------------------------------------------------------------------------- choice
-
-
-def usable_lights(observatory: Observatory, observation: Observation) -> list[RawFrame]:
-    """Return the usable light frames of an observation, in time order.
-
-    Raises
-    ------
-    NoTime
-        There are frames, but not one says when it was taken.
-    NoFrames
-        None can be used; the message says why.
-    """
-    frames = observatory.status.light_frames(observation)
-    usable = [frame for frame in frames if frame.reason is None]
-    if usable:
-        return usable
-    words = words_without_usable(frames)
-    if frames and all((frame.reason or "").startswith("notime") for frame in frames):
-        raise NoTime(words)
-    raise NoFrames(words)
-
-
-def choose_calibration(observatory: Observatory, observation: Observation) -> CalibrationChoice:
-    """Return the closest matching masters of an observation."""
-    settings = observatory.settings.calibration
-    lights = usable_lights(observatory, observation)
-    group = lights[0].group
-    assert group is not None
-    temperatures = [f.ccd_temperature_c for f in lights if f.ccd_temperature_c is not None]
-    temperature = float(np.median(temperatures)) if temperatures else None
-    masters = observatory.status.masters()
-
-    def closest(
-        kind: FrameKind, *, filter: str | None = None, exposure_s: float | None = None
-    ) -> tuple[Master | None, str]:
-        return science.closest_master(
-            [m for m in masters if kind is not FrameKind.DARK or _fits_alone(m, exposure_s)],
-            kind=kind,
-            date=observation.date,
-            group=group,
-            filter=filter,
-            exposure_s=exposure_s,
-            exposure_tolerance=settings.dark_exposure_tolerance,
-            max_age_days=settings.max_age_days,
-            ccd_temperature_c=temperature,
-            max_temperature_difference_c=settings.max_temperature_difference_c,
-        )
-
-    bias, why_bias = closest(FrameKind.BIAS)
-    exposures = {frame.exposure_s for frame in lights}
-    if bias is not None:
-        dark, why_dark = closest(FrameKind.DARK)
-    elif len(exposures) == 1:
-        dark, why_dark = closest(FrameKind.DARK, exposure_s=exposures.pop())
-    else:
-        dark, why_dark = None, f"no dark without a bias: {len(exposures)} different exposures"
-    flat, why_flat = closest(FrameKind.FLAT, filter=observation.filter)
-    choice = CalibrationChoice(
-        bias=bias, dark=dark, flat=flat, reasons=(why_bias, why_dark, why_flat)
-    )
-    if settings.require_calibration and choice.missing:
-        why = {"bias": why_bias, "flat": why_flat}
-        raise NoCalibration(
-            f"require_calibration: {'; '.join(why[name] for name in choice.missing)}"
-        )
-    return choice
-
-
-def _fits_alone(master: Master, exposure_s: float | None) -> bool:
-    """Tell whether a dark serves: scaled to any exposure, or as bias+dark of this exposure.
-
-    A dark of the observer's own is taken to hold the bias: it does not say otherwise.
-    """
-    is_scalable = master.bias_hash is not None and bool(master.exposure_s)
-    return is_scalable if exposure_s is None else not is_scalable
-
-
-# -------------------------------------------------------------------------------------- reduction
 
 
 class _Masters:
@@ -182,7 +73,7 @@ class _Masters:
         if choice.flat is not None:
             flat, mask = _pixels(observatory, choice.flat)
             if not choice.flat.made_by_us:  # may have any level, and dark corners
-                flat, unusable = science.normalised_master_flat(flat)
+                flat, unusable = flats.normalised_master_flat(flat)
                 if mask is not None:
                     unusable = unusable | (mask > 0)
                 mask = unusable.astype(np.uint8)
@@ -251,14 +142,14 @@ def reduce_observation(
             left_out.append((frame.path, f"{100 * not_numbers:.0f} % of the pixels are no numbers"))
             continue
         readable.append(frame)
-        extremes.append(science.raw_extremes(raw))
+        extremes.append(detector.raw_extremes(raw))
         if previous is not None:
-            sky_noise.append(science.sky_noise(previous, raw))
+            sky_noise.append(detector.sky_noise(previous, raw))
         previous = raw
     if not readable:
         raise NoFrames(f"0 of {len(lights)} frames could be read: {left_out[-1][1]}")
     instrument = observatory.settings.for_camera(group.camera)
-    facts = science.detector_facts(
+    facts = detector.detector_facts(
         readable,
         extremes,
         configured_gain_e_adu=instrument.gain_e_adu,
@@ -266,7 +157,7 @@ def reduce_observation(
         configured_saturation_adu=instrument.saturation_adu,
         configured_linearity_adu=instrument.linearity_adu,
         flats_gain=_gain_of_flats(choice),
-        sky_gain=science.gain_of_sky(sky_noise),
+        sky_gain=detector.gain_of_sky(sky_noise),
         bias_read_noise_adu=choice.bias.read_noise_adu if choice.bias else None,
     )
     labels = frame_labels(frame.path for frame in readable)
@@ -310,7 +201,7 @@ def _reduce(
     assert frame.exposure_s is not None
     assert frame.start_utc is not None
     raw, header = read_image(observatory.layout.raw_path(frame.path))
-    image, mask = science.calibrate(
+    image, mask = calibration.calibrate(
         raw,
         bias=masters.bias,
         dark_per_s=masters.dark_per_s,
@@ -369,7 +260,7 @@ def _remove_strangers(
     observatory: Observatory, observation: Observation, reduced: list[ReducedFrame]
 ) -> None:
     """Remove reduced frames of raw frames that no longer count."""
-    ours = {observatory.layout.product_file(frame.path) for frame in reduced}
+    ours = {kept_path(observatory, frame) for frame in reduced}
     directory = observatory.layout.observation_dir(observation) / "reduced"
     for path in directory.glob("*.fits"):
         if path not in ours:

@@ -35,6 +35,7 @@ from wombat_dagster.solvers.ladder import (
     solve_frame,
     with_analysis,
 )
+from wombat_dagster.stages.pixels import kept_path
 from wombat_dagster.store.frames import read_reduced, replace_wcs
 from wombat_dagster.store.tables import UnreadableProduct
 
@@ -87,9 +88,7 @@ def _record(
     centres = {}
     for solution, frame in zip(solved, reduction.frames, strict=True):
         if solution.solution is not None:
-            replace_wcs(
-                observatory.layout.product_file(frame.path), solution.solution.header_cards()
-            )
+            replace_wcs(kept_path(observatory, frame), solution.solution.header_cards())
             ra, dec = sky(solution.solution, (width - 1) / 2, (height - 1) / 2)
             centres[solution.file] = (float(ra), float(dec))
     observatory.status.record_solutions(observation, solved, centres=centres)
@@ -182,7 +181,7 @@ class _Night:
         return self._detections[index]
 
     def _path(self, frame: ReducedFrame) -> Path:
-        return self._observatory.layout.product_file(frame.path)
+        return kept_path(self._observatory, frame)
 
     def _request(self, index: int, reference: Reference | None) -> SolveRequest:
         frame = self._frames[index]

@@ -5,7 +5,6 @@ holds one; everything that is wrong with a file ends as `UnreadableFrame` with w
 mean is in `headers`; where files lie is in `layout`.
 """
 
-import datetime as dt
 import gzip
 import hashlib
 import io
@@ -19,7 +18,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +27,6 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 from numpy.typing import NDArray
 
-from wombat_dagster.domain import FrameGroup, FrameKind, RawFrame
 from wombat_dagster.store import headers
 
 Image = NDArray[Any]
@@ -36,7 +34,6 @@ MaskImage = NDArray[np.uint8]
 
 BLOCK = 2880  # FITS counts in blocks
 MAX_UNPACKED_BYTES = 2**30  # of a gzipped frame: no camera's are so large
-MAX_EXPOSURE_S = 86400.0
 MASK_EXTENSION = "MASK"
 HASH_CARD = "WOMBHASH"  # marks a file as ours; the `array_hash` of its image
 PIXEL_TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -190,7 +187,7 @@ def read_header(path: Path) -> fits.Header:
         if unit.is_compressed_image:
             with _astropy_opened(stream) as hdus:
                 header = hdus[_index_of(stream, unit)].header.copy()
-        _checked_axes(header)
+        image_size(header)
         return _with_primary(header, primary)
 
 
@@ -203,7 +200,7 @@ def _image_of(
         pixels, header = _decompressed(stream, unit)
     else:
         header = unit.header
-        shape = _checked_axes(header)[::-1]
+        shape = image_size(header)[::-1]
         pixels = _decoded(stream, unit, shape)
     return pixels, _with_primary(header, primary)
 
@@ -218,7 +215,7 @@ def _first_image(stream: BinaryIO) -> tuple[fits.Header, _Unit]:
     raise UnreadableFrame("no image in the file")
 
 
-def _checked_axes(header: fits.Header) -> tuple[int, int]:
+def image_size(header: fits.Header) -> tuple[int, int]:
     """Return (width, height); an image of more axes passes when these are all 1 long."""
     axes = _axes(header)
     words = "x".join(str(n) for n in axes)
@@ -308,7 +305,7 @@ def _decompressed(stream: BinaryIO, unit: _Unit) -> tuple[Image, fits.Header]:
     index = _index_of(stream, unit)
     with _astropy_opened(stream) as hdus:
         header = hdus[index].header.copy()
-        width, height = _checked_axes(header)
+        width, height = image_size(header)
         pixels = np.asarray(hdus[index].data).reshape(height, width)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     pixels.flags.writeable = False
@@ -340,187 +337,6 @@ def array_hash(pixels: Image) -> str:
 def pixel_hash(path: Path) -> str:
     """Return the hash of a file's decoded pixels: equal for a frame packed, gzipped or plain."""
     return array_hash(read_image(path)[0])
-
-
-# -------------------------------------------------------------------------------------- raw frames
-
-FilterOfCamera = Callable[[str | None], str | None]
-"""The filter that the configuration gives to a camera's frames that name none, or None."""
-
-FILTER_ASSUMED = "no FILTER card: "
-"""Beginning of the warning on a frame whose filter is not from its header."""
-
-
-def read_raw_frame(
-    path: Path,
-    *,
-    data_root: Path,
-    night_directory: str,
-    date: dt.date,
-    kind: FrameKind,
-    target: str | None = None,
-    directory_filter: str | None = None,
-    filter_of_camera: FilterOfCamera | None = None,
-    known_hash: str | None = None,
-) -> RawFrame:
-    """Return everything a raw file says, with the reason when it cannot be used.
-
-    `kind` and `target` are what the directory says; `directory_filter` is the filter the file's
-    directory is named for and, like `filter_of_camera`, serves when the header has none. Only what
-    one file alone shows is judged here; `layout.scan_data` compares the frames of a night. A bad
-    file never raises: the frame comes back with a `reason`. With `known_hash`, the hash of its
-    pixels, only the header is read.
-    """
-    frame: dict[str, Any] = {
-        "path": path.relative_to(data_root).as_posix(),
-        "night_directory": night_directory,
-        "date": date,
-        "kind": kind,
-        "target": target,
-        "size_bytes": 0,
-        "mtime_ns": 0,
-    }
-    try:
-        status = path.stat()
-        frame |= {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-        if known_hash is None:
-            pixels, header = read_image(path)
-            pixel_hash = array_hash(pixels)
-        else:
-            header, pixel_hash = read_header(path), known_hash
-    except UnreadableFrame as error:
-        return RawFrame(**frame, **_nothing_known(), reason=error.reason)
-    except OSError as error:
-        words = f"cannot be read: {error.strerror or error}"
-        return RawFrame(**frame, **_nothing_known(), reason=words)
-    filter, assumed = None, None  # of a bias or dark: no light came through one
-    if kind in {FrameKind.FLAT, FrameKind.LIGHT}:
-        filter, assumed = _filter_of(
-            header, directory_filter=directory_filter, filter_of_camera=filter_of_camera
-        )
-    return RawFrame(
-        **frame,
-        **_facts(header),
-        filter=filter,
-        pixel_hash=pixel_hash,
-        warnings=_warnings_of(header, date, assumed),
-        reason=_reason_against(header, kind=kind, filter=filter),
-    )
-
-
-def _nothing_known() -> dict[str, Any]:
-    """Return None for every field of a RawFrame that only a readable file can fill."""
-    known_without = {"path", "night_directory", "date", "kind", "target", "size_bytes", "mtime_ns"}
-    with_defaults = {"warnings", "reason"}
-    names = {field.name for field in fields(RawFrame)} - known_without - with_defaults
-    return dict.fromkeys(names)
-
-
-def frame_group(header: fits.Header) -> FrameGroup:
-    """Return what a frame must share with another to be combined with it.
-
-    `header` is from `read_image` or `read_header`, whose NAXIS1 and NAXIS2 are the image's.
-    """
-    width_px, height_px = _checked_axes(header)
-    return FrameGroup(
-        width_px=width_px,
-        height_px=height_px,
-        binning=headers.binning(header),
-        camera=headers.camera(header),
-        readout=headers.readout(header),
-    )
-
-
-def _facts(header: fits.Header) -> dict[str, Any]:
-    """Return the fields of a RawFrame that the header alone gives."""
-    position = headers.position_hint_deg(header)
-    gain = headers.gain_e_adu(header)
-    return {
-        "group": frame_group(header),
-        "exposure_s": headers.exposure_s(header),
-        "start_utc": headers.start_utc(header),
-        "ccd_temperature_c": headers.ccd_temperature_c(header),
-        "ra_hint_deg": position[0] if position else None,
-        "dec_hint_deg": position[1] if position else None,
-        "scale_hint_arcsec_px": headers.scale_hint_arcsec_px(header),
-        "site_hint": headers.site_hint(header),
-        "airmass_header": headers.airmass(header),
-        "gain_header_e_adu": gain.value if gain else None,
-        "gain_header_source": gain.source if gain else None,
-        "read_noise_header_e": headers.read_noise_e(header),
-        "saturation_header_adu": headers.saturation_adu(header),
-        "pedestal_adu": headers.pedestal_adu(header),
-        "bayer_pattern": headers.bayer_pattern(header),
-        "calibration_status": headers.calibration_status(header),
-    }
-
-
-def _filter_of(
-    header: fits.Header,
-    *,
-    directory_filter: str | None,
-    filter_of_camera: FilterOfCamera | None,
-) -> tuple[str | None, str | None]:
-    """Return the filter, and the warning when it is not from the header."""
-    if (stated := headers.filter_name(header)) is not None:
-        return stated, None
-    if directory_filter is not None:
-        return directory_filter, f"{FILTER_ASSUMED}{directory_filter} from the directory's name"
-    configured = filter_of_camera(headers.camera(header)) if filter_of_camera else None
-    if configured is not None:
-        return configured, f"{FILTER_ASSUMED}{configured} from the configuration"
-    return None, None
-
-
-def _reason_against(header: fits.Header, *, kind: FrameKind, filter: str | None) -> str | None:
-    """Return why a readable frame cannot be used as the `kind` its directory says, or None."""
-    if HASH_CARD in header:
-        return f"made by wombat ({HASH_CARD} card), not a raw frame"
-    if (combined := headers.combined_words(header)) is not None:
-        return f"already combined ({combined}), not a raw frame"
-    stated = headers.kind(header)
-    if stated is not None and stated is not kind:
-        return f"header says {stated} frame, directory says {kind}"
-    if (pattern := headers.bayer_pattern(header)) is not None:
-        return f"colour-matrix frame ({pattern}), never measured as mono"
-    if kind in {FrameKind.FLAT, FrameKind.LIGHT} and filter is None:
-        return "no FILTER in header, directory name or configuration; never taken for clear"
-    exposure_s = headers.exposure_s(header)
-    if kind is not FrameKind.BIAS and exposure_s is None:
-        return "no exposure time in header (EXPTIME, EXPOSURE, EXP_TIME, TM-START)"
-    if exposure_s is not None and exposure_s > MAX_EXPOSURE_S:
-        return f"exposure time is {exposure_s:g} s"
-    if kind is FrameKind.LIGHT and exposure_s == 0.0:
-        return "exposure time is 0 s"
-    if kind is FrameKind.LIGHT and headers.start_utc(header) is None:
-        return f"notime: no usable date and time in header ({_time_cards(header)})"
-    return None
-
-
-def _time_cards(header: fits.Header) -> str:
-    words = [
-        f"{keyword}={value!r}"
-        for keyword in ("DATE-OBS", "TIME-OBS", "UT", "JD", "MJD-OBS")
-        if (value := headers.card_value(header, keyword)) is not None
-    ]
-    return ", ".join(words) or "no DATE-OBS, JD or MJD"
-
-
-def _warnings_of(header: fits.Header, date: dt.date, assumed: str | None) -> tuple[str, ...]:
-    """Return what an observer should know of a usable frame."""
-    words = [assumed] if assumed else []
-    if (status := headers.calibration_status(header)) is not None:
-        words.append(f"already calibrated by the capture program (CALSTAT {status!r})")
-    start = headers.start_utc(header)
-    if start is None:
-        return tuple(words)
-    source = headers.start_source(header)
-    if source in headers.MJD_CARDS:
-        words.append(f"start of exposure from {source}, which may be rounded")
-    days = (dt.date.fromisoformat(start[:10]) - date).days
-    if abs(days) > 1:
-        words.append(f"taken {start[:10]}, {abs(days)} days from the night's {date.isoformat()}")
-    return tuple(words)
 
 
 # ---------------------------------------------------------------------------------------- writing
@@ -681,7 +497,7 @@ def _mask_of(stream: BinaryIO) -> MaskImage | None:
     stream.seek(0)
     for unit in _units(stream):
         if unit.name == MASK_EXTENSION and unit.is_image:
-            return _decoded(stream, unit, _checked_axes(unit.header)[::-1]).astype(np.uint8)
+            return _decoded(stream, unit, image_size(unit.header)[::-1]).astype(np.uint8)
     return None
 
 

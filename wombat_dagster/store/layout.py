@@ -20,9 +20,14 @@ from typing import Literal
 
 from wombat_dagster.config import Settings
 from wombat_dagster.domain import FrameGroup, FrameKind, Observation, RawFrame, slug
-from wombat_dagster.store import frames as fits_files
 from wombat_dagster.store import headers
-from wombat_dagster.store.frames import FILTER_ASSUMED, FilterOfCamera, UnreadableFrame
+from wombat_dagster.store.frames import HASH_CARD, UnreadableFrame, read_header
+from wombat_dagster.store.raw_frames import (
+    FILTER_ASSUMED,
+    FilterOfCamera,
+    frame_group,
+    read_raw_frame,
+)
 
 FITS_NAME = re.compile(r"\.(fits|fit|fts)(\.(gz|fz))?$", re.IGNORECASE)
 MASTER_NAME = re.compile(r"^m(?P<kind>bias|flat|dark)(?P<rest>.*)$", re.IGNORECASE)
@@ -382,7 +387,7 @@ def _frame(
     is_unchanged = before is not None and _is_unchanged(before, raw, night)
     if before is not None and is_unchanged and not _was_judged_alone(before, raw):
         return replace(before, reason=raw.misplaced)
-    frame = fits_files.read_raw_frame(
+    frame = read_raw_frame(
         raw.path,
         data_root=data_root,
         night_directory=night.name,
@@ -713,7 +718,7 @@ def _found_master(path: Path) -> FoundMaster:
     filter = words if kind is FrameKind.FLAT else None
     exposure_s = headers.as_number((words or "").rstrip("s")) if kind is FrameKind.DARK else None
     try:
-        header = fits_files.read_header(path)
+        header = read_header(path)
     except UnreadableFrame as error:
         return FoundMaster(
             path=path,
@@ -730,8 +735,8 @@ def _found_master(path: Path) -> FoundMaster:
         kind=kind,
         filter=(headers.filter_name(header) or filter) if kind is FrameKind.FLAT else None,
         exposure_s=exposure_s if stated_s is None else stated_s,
-        group=fits_files.frame_group(header),
-        our_hash=headers.text(header, fits_files.HASH_CARD),
+        group=frame_group(header),
+        our_hash=headers.text(header, HASH_CARD),
     )
 
 

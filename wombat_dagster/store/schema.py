@@ -150,6 +150,22 @@ def m003_what_was_looked_at(db: Database) -> None:
     db.conn.execute("CREATE TABLE scan (date TEXT PRIMARY KEY, serial INTEGER NOT NULL)")
 
 
+@migrations()
+def m004_detectors(db: Database) -> None:
+    """Keep what every night says of the detector, and its maps of bad pixels."""
+    db.conn.execute(
+        "CREATE TABLE detector (date TEXT NOT NULL, quantity TEXT NOT NULL, camera TEXT,"
+        " readout TEXT, width_px INTEGER NOT NULL, height_px INTEGER NOT NULL,"
+        " binning TEXT NOT NULL, value REAL NOT NULL, error REAL NOT NULL,"
+        " n_frames INTEGER NOT NULL, ccd_temperature_c REAL, step TEXT, record TEXT NOT NULL)"
+    )
+    db.conn.execute("CREATE INDEX detector_of ON detector (date, quantity)")
+    db.conn.execute(
+        "CREATE TABLE bad_pixels (path TEXT PRIMARY KEY, date TEXT NOT NULL,"
+        " content_hash TEXT NOT NULL, n_bad INTEGER NOT NULL, record TEXT NOT NULL)"
+    )
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Return a connection to the database at `path`: WAL, patient, in autocommit mode."""
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)

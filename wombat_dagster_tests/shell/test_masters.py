@@ -435,7 +435,7 @@ def test_a_new_unused_night_is_no_other_choice(night):
 
     night.run_night(NIGHT)
     with night.in_force() as observatory:
-        from wombat_dagster.stages.reduction import choose_calibration
+        from wombat_dagster.stages.choice import choose_calibration
 
         choice = choose_calibration(observatory, night.row("SV Wom").observation)
     version = PRODUCTS["calibration_choice"].version
@@ -448,7 +448,8 @@ def test_a_new_unused_night_is_no_other_choice(night):
 def test_a_master_made_again_after_the_choice_is_chosen_again(night, is_known):
     """The headers tell the bias that was subtracted, or there is no frame at all."""
     from wombat_dagster.domain import NoCalibration
-    from wombat_dagster.stages.reduction import choose_calibration, reduce_observation
+    from wombat_dagster.stages.choice import choose_calibration
+    from wombat_dagster.stages.reduction import reduce_observation
 
     night.run_night(NIGHT)
     with night.in_force() as observatory:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wombat_dagster.domain import FrameKind, MaskBit
-from wombat_dagster.store import frames
+from wombat_dagster.store import frames, raw_frames
 from wombat_dagster.store.frames import UnreadableFrame
 
 DATE = dt.date(2025, 10, 15)
@@ -33,7 +33,7 @@ def write_raw(path, pixels=COUNTS, header=None):
 
 
 def raw_frame(path, root, kind=FrameKind.LIGHT, **more):
-    return frames.read_raw_frame(
+    return raw_frames.read_raw_frame(
         path, data_root=root, night_directory="20251015", date=DATE, kind=kind, **more
     )
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from wombat_dagster import config
 from wombat_dagster.domain import FrameGroup, FrameKind, Observation, slug
-from wombat_dagster.store import frames, layout
+from wombat_dagster.store import frames, layout, raw_frames
 from wombat_dagster.store.layout import Layout, scan_data, sort_flats
 
 REFERENCE = os.environ.get("WOMBAT_REFERENCE_DATA")
@@ -237,13 +237,13 @@ def test_links_that_lead_round_in_circles_end(tmp_path):
 
 def counting(monkeypatch):
     opened = []
-    real = frames.read_image
+    real = raw_frames.read_image
 
     def read_image(path):
         opened.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(frames, "read_image", read_image)
+    monkeypatch.setattr(raw_frames, "read_image", read_image)
     return opened
 
 
