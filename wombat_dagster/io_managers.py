@@ -9,9 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from wombat_dagster.products import PRODUCTS, read_product
 from wombat_dagster.resources import ObservatoryResource
-from wombat_dagster.store.frames import write_bytes_atomic
 
 
 class ProductIOManager(dg.ConfigurableIOManager):
@@ -21,6 +19,9 @@ class ProductIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Store `obj`."""
+        from wombat_dagster.products import PRODUCTS
+        from wombat_dagster.store.frames import write_bytes_atomic
+
         observatory = self.observatory.open()
         asset, key = context.asset_key.to_user_string(), context.partition_key
         product = PRODUCTS[asset]
@@ -43,6 +44,8 @@ class ProductIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Return the product of the same partition of the upstream asset."""
+        from wombat_dagster.products import read_product
+
         return read_product(
             self.observatory.open(), context.asset_key.to_user_string(), context.partition_key
         )

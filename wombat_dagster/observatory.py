@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from wombat_dagster import config
 from wombat_dagster.domain import StarTable
-from wombat_dagster.store.layout import Layout, has_entries, night_directories, scan_data
-from wombat_dagster.store.status import StatusDatabase
 
+# What is imported in functions below is heavy, and not wanted by whoever only loads definitions.
 if TYPE_CHECKING:
     from wombat_dagster.catalogs.vsp import Vsp
     from wombat_dagster.catalogs.vsx import Vsx
     from wombat_dagster.solvers.astap import Astap
+    from wombat_dagster.store.layout import Layout
+    from wombat_dagster.store.status import StatusDatabase
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +32,17 @@ class Observatory:
         self.settings = settings
 
     @cached_property
-    def status(self) -> StatusDatabase:
+    def status(self) -> "StatusDatabase":
         """The database ``wombatpipeline``."""
+        from wombat_dagster.store.status import StatusDatabase
+
         return StatusDatabase(self.settings.path(self.settings.database))
 
     @cached_property
-    def layout(self) -> Layout:
+    def layout(self) -> "Layout":
         """Where every file lives."""
+        from wombat_dagster.store.layout import Layout
+
         return Layout.of(self.settings)
 
     @cached_property
@@ -93,6 +98,8 @@ class Observatory:
         directory is gone is forgotten, one that cannot be looked through stays as it was. An empty
         or absent data directory is taken for a disk that is not mounted: nothing changes.
         """
+        from wombat_dagster.store.layout import has_entries, night_directories, scan_data
+
         if not has_entries(self.layout.data):
             log.warning("%s is empty or absent: nothing is recorded", self.layout.data)
             return

@@ -11,7 +11,6 @@ from wombat_dagster.checks import check_results, no_product_results
 from wombat_dagster.domain import ServiceUnavailable, Shortfall
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.partitions import OBSERVATIONS
-from wombat_dagster.products import PRODUCTS
 
 T = TypeVar("T")
 
@@ -29,6 +28,8 @@ def conclude(
     A `Shortfall` and a service that is away end green: no output, the rest is skipped, the
     partition stays missing and the status row says why. Anything else is ours: it is raised.
     """
+    from wombat_dagster.products import PRODUCTS
+
     asset, key = context.asset_key.to_user_string(), context.partition_key
     try:
         with _heard_warnings(context.log) as warnings:

@@ -21,6 +21,7 @@ from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
 from wombat_dagster.domain import FloatArray, FrameTimes, NoTime, Site
+from wombat_dagster.science.earth import earth_orientation
 
 SECONDS_PER_DAY = 86400.0
 DAYS_PER_JULIAN_YEAR = 365.25
@@ -42,6 +43,7 @@ def stay_offline() -> None:
     iers.conf.auto_download = False
     iers.conf.auto_max_age = None
     iers.conf.iers_degraded_accuracy = "ignore"
+    iers.earth_orientation_table.set(earth_orientation())
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from wombat_dagster.observatory import Observatory
 from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
 from wombat_dagster.resources import ObservatoryResource
 from wombat_dagster.sensors import interval_s
-from wombat_dagster.store.layout import night_directories, night_signatures
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +73,8 @@ class Memory:
 
 def units_on_disk(observatory: Observatory) -> dict[str, str]:
     """Return the signature of every unit; directories of one date are one night."""
+    from wombat_dagster.store.layout import night_directories, night_signatures
+
     units: dict[str, str] = {}
     for night in night_directories(observatory.layout.data):
         key = night.date.strftime("%Y%m%d")
@@ -103,6 +104,8 @@ def look(
     masters still to make, and not where making them failed. Nothing is written to the data
     directory.
     """
+    from wombat_dagster.store.layout import night_directories
+
     settled = memory.settled(
         units_on_disk(observatory), now_s, observatory.settings.sensors.quiet_s
     )
