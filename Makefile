@@ -26,7 +26,8 @@ types: .venv/.ready
 	$(BIN)/python -m mypy
 
 bench: .venv/.ready
-	$(BIN)/python benchmarks/night.py
+	@for part in startup propagation detection reduction masters night; do \
+	  echo "== $$part"; $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 clean:
 	rm -rf .venv $(DEMO)

@@ -1,13 +1,17 @@
-"""Time per frame and peak memory of a night through `wombat run`, beside `cp` of the same bytes.
+"""Time per frame and peak memory of a night, beside `cp` of the same bytes.
 
     make bench                     100 and 25 frames of 2048x2048, about 30 comparison stars
     python benchmarks/night.py --frames 40 10 --size 1024
 
-Machines are noisy: compare only figures of one run. Memory must not grow with the frames.
+"stages" is from the scan and the masters to plate solutions without Dagster, frames kept or not;
+the other lines are `wombat run` to magnitudes. "cpu" is the processors' time, which other programs
+on the machine disturb less. Machines are noisy: compare only figures of one run. Memory must not
+grow with the frames.
 """
 
 import argparse
 import datetime as dt
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -59,26 +63,60 @@ def simulate(root: Path, n_frames: int, size_px: int) -> None:
     write_aavso_answers(field, root / "aavso")
 
 
-def timed(command: list[str]) -> tuple[float, float]:
-    """Run a command; return its seconds and its peak memory in MiB."""
+STAGES = """
+import sys
+from pathlib import Path
+from wombat_dagster.domain import FrameKind
+from wombat_dagster.observatory import open_observatory
+from wombat_dagster.stages import choice, masters, reduction, solving
+
+observatory = open_observatory(Path(sys.argv[1]))
+observatory.scan()
+observation = observatory.status.targets()[0].observation
+for kind in (FrameKind.BIAS, FrameKind.FLAT):
+    masters.make_masters(observatory, observation.date, kind)
+chosen = choice.choose_calibration(observatory, observation)
+reduced = reduction.reduce_observation(observatory, observation, chosen)
+solved = solving.solve_observation(observatory, observation, reduced)
+assert all(one.solution for one in solved)
+"""
+
+
+def timed(command: list[str]) -> tuple[float, float, float]:
+    """Run a command; return its seconds, the processors' seconds and its peak memory in MiB."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"failed: {' '.join(command)}")
     unit = 1024.0 if sys.platform != "darwin" else 1024.0**2
-    return time.perf_counter() - begin, usage.ru_maxrss / unit
+    seconds = time.perf_counter() - begin
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit
 
 
-def run_night(root: Path, mode: str) -> tuple[float, float, int]:
+def start_anew(root: Path) -> None:
     for made in ("products", "cache"):
         shutil.rmtree(root / made, ignore_errors=True)
     for old in [*root.glob("wombatpipeline.db*"), *root.glob("data/*/m*.fits")]:
         old.unlink()
+
+
+def run_stages(root: Path, *, keep: bool) -> tuple[float, float, float]:
+    """Go from raw frames to plate solutions without Dagster, nor any AAVSO service."""
+    start_anew(root)
+    text = TOML.format(mode="auto", vsx="http://127.0.0.1:9", vsp="http://127.0.0.1:9")
+    (root / "wombat.toml").write_text(
+        f"{text}\n[calibration]\nkeep_reduced = {str(keep).lower()}\n"
+    )
+    return timed([sys.executable, "-c", STAGES, str(root / "wombat.toml")])
+
+
+def run_night(root: Path, mode: str) -> tuple[float, float, float, int]:
+    start_anew(root)
     with StandInAavso.from_directory(root / "aavso") as services:
         text = TOML.format(mode=mode, vsx=services.vsx_url, vsp=services.vsp_url)
         (root / "wombat.toml").write_text(text)
-        seconds, mib = timed(
+        figures = timed(
             [
                 sys.executable,
                 "-m",
@@ -91,7 +129,7 @@ def run_night(root: Path, mode: str) -> tuple[float, float, int]:
     tables = list(root.glob("products/*/*/*/photometry.npz"))
     if len(tables) != 1:
         sys.exit("the night did not reach its measurement table")
-    return seconds, mib, len(photometry_from_bytes(tables[0].read_bytes()).stars)
+    return *figures, len(photometry_from_bytes(tables[0].read_bytes()).stars)
 
 
 def main() -> None:
@@ -99,19 +137,33 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs="+", default=[25, 100])
     parser.add_argument("--size", type=int, default=2048)
     options = parser.parse_args()
-    print(f"{'frames':>7} {'stars':>6} {'solve':>12} {'s/frame':>8} {'cp':>7} {'peak MiB':>9}")
+    print(f"{'frames':>7} {'':>20} {'s/frame':>8} {'cpu':>7} {'peak MiB':>9} {'stars':>6}")
+
+    def show(n_frames: int, name: str, figures: tuple[float, float, float], stars="") -> None:
+        seconds, cpu, mib = figures
+        print(
+            f"{n_frames:7d} {name:>20} {seconds / n_frames:8.3f} {cpu / n_frames:7.3f}"
+            f" {mib:9.0f} {stars:>6}",
+            flush=True,
+        )
+
     for n_frames in options.frames:
         with tempfile.TemporaryDirectory(prefix="wombat-bench-") as folder:
             root = Path(folder)
-            simulate(root, n_frames, options.size)
-            copied, _ = timed(["cp", "-r", str(root / "data"), str(root / "copied")])
+            # A process of its own: children inherit the highest memory of whoever starts them.
+            work = multiprocessing.get_context("spawn").Process(
+                target=simulate, args=(root, n_frames, options.size)
+            )
+            work.start()
+            work.join()
+            copy = ["cp", "-r", str(root / "data"), str(root / "copied")]
+            show(n_frames, "cp", timed(copy))
+            shutil.rmtree(root / "copied")
+            show(n_frames, "stages, kept", run_stages(root, keep=True))
+            show(n_frames, "stages, not kept", run_stages(root, keep=False))
             for mode in ("auto", "every-frame"):
-                seconds, mib, n_stars = run_night(root, mode)
-                print(
-                    f"{n_frames:7d} {n_stars:6d} {mode:>12} {seconds / n_frames:8.3f}"
-                    f" {copied / n_frames:7.4f} {mib:9.0f}",
-                    flush=True,
-                )
+                *figures, n_stars = run_night(root, mode)
+                show(n_frames, mode, tuple(figures), n_stars)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import dagster as dg
 from wombat_dagster.domain import (
     CalibrationChoice,
     CompCandidates,
+    DetectorMeasurement,
     FrameSolution,
     PhotometryTable,
     StandardMagnitudes,
@@ -28,6 +29,10 @@ class Check:
 
 def _uncalibrated(choice: CalibrationChoice) -> str | None:
     return "; ".join(choice.reasons) if choice.missing else None
+
+
+def _detector_step(measured: tuple[DetectorMeasurement, ...]) -> str | None:
+    return "; ".join(m.step for m in measured if m.step) or None
 
 
 def _unsolved(solutions: tuple[FrameSolution, ...]) -> str | None:
@@ -50,6 +55,13 @@ def _held(magnitudes: StandardMagnitudes) -> str | None:
 
 
 CHECKS: dict[str, tuple[Check, ...]] = {
+    "detector_noise": (
+        Check(
+            name="detector_steady",
+            description="Read noise, gain and dark current are those of the nights before",
+            fault=_detector_step,
+        ),
+    ),
     "calibration_choice": (
         Check(name="calibrated", description="Bias and flat were found", fault=_uncalibrated),
     ),

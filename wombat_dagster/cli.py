@@ -35,6 +35,8 @@ STAGES = {
     "master_bias": "master bias",
     "master_darks": "master darks",
     "master_flats": "master flats",
+    "bad_pixels": "bad pixels",
+    "detector_noise": "detector",
     "calibration_choice": "choosing masters",
     "reduced_frames": "reducing",
     "wcs_solutions": "plate solving",

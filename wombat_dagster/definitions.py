@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from wombat_dagster.assets import astrometry, calibration, masters, photometry
+from wombat_dagster.assets import astrometry, bad_pixels, calibration, masters, photometry
 from wombat_dagster.io_managers import ProductIOManager
 from wombat_dagster.jobs import magnitudes_job, night_job, observation_job
 from wombat_dagster.resources import ObservatoryResource
@@ -12,7 +12,7 @@ from wombat_dagster.sensors.siblings import sibling_sensor
 _observatory = ObservatoryResource()
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules([masters, calibration, astrometry, photometry]),
+    assets=dg.load_assets_from_modules([masters, bad_pixels, calibration, astrometry, photometry]),
     jobs=[night_job, observation_job, magnitudes_job],
     sensors=[data_sensor, sibling_sensor],
     resources={

@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wombat_dagster import config
 from wombat_dagster.domain import FrameKind, RawFrame, Shortfall, Site
+
+if TYPE_CHECKING:
+    from wombat_dagster.solvers.astap import Astap
 
 AAVSO_TIMEOUT_S = 5.0
 MIN_FREE_GB = 5.0
@@ -21,10 +25,10 @@ MAX_IERS_AGE_DAYS = 400  # predictions of the Earth's rotation reach about a yea
 SITE_TOLERANCE_DEG = 0.5  # header and configuration mean the same place
 ELEVATIONS_M = (-430.0, 6000.0)  # the Dead Sea's shore; the highest observatories
 OBSERVER_CODE = re.compile(r"[A-Z0-9]{2,5}")
-OLD_ASTAP = re.compile(r"(CLI-)?20(1\d|2[0-3])\.")
-OLD_ASTAP_SETS = ("h18", "h17", "g18", "g17", "v17", "w08")  # known to the version of 2022
-WIDE_SET_MARK = "*_0101.001"  # w08: frames of more than 20 degrees only
-
+SOLVE_FIELD_HINT = (
+    "a second solver: astrometry.net (Debian, Ubuntu: sudo apt install astrometry.net"
+    " astrometry-data-tycho2)"
+)
 ASTAP_HINTS = {
     "linux": "Debian, Ubuntu: sudo apt install astap-cli; others: the Linux package from"
     " www.hnsky.org/astap.htm",
@@ -155,7 +159,7 @@ def disk_space(settings: config.Settings, frames: Sequence[RawFrame]) -> Finding
 
 
 def plate_solver(settings: config.Settings) -> Iterator[Finding]:
-    """Say whether ASTAP and stars to solve with are there."""
+    """Say whether ASTAP, solve-field and stars to solve with are there."""
     from wombat_dagster.solvers import astap
 
     configured = settings.astap.database
@@ -173,46 +177,63 @@ def plate_solver(settings: config.Settings) -> Iterator[Finding]:
         version = program.version or "a version that it does not tell"
         yield _ok("ASTAP", f"{program.program}, {version}")
     place = folder or (program.database if program else None)
-    yield star_database(place, astap_version=program.version if program else None)
+    yield star_database(place, program)
+    yield solve_field(settings.solve.solve_field)
     if settings.solve.star_table:
         yield star_table(settings.path(settings.solve.star_table))
 
 
-def star_database(folder: Path | None, *, astap_version: str | None) -> Finding:
-    """Judge ASTAP's star database in `folder` by opening it."""
+def star_database(folder: Path | None, program: "Astap | None") -> Finding:
+    """Judge ASTAP's star database in `folder`, for `program`, by opening its files."""
     from wombat_dagster.solvers import astap
-    from wombat_dagster.solvers.star_database import database_set, decode_tile
+    from wombat_dagster.solvers.star_database import TILED, database_sets, examine_set
 
     subject = "star database"
     usual = next(iter(astap.USUAL_DATABASES.get(sys.platform, ())), "ASTAP's folder")
     remedy = DATABASE_HINT.format(place=folder or usual)
-    if folder is None or not folder.is_dir():
-        words = f"{folder}: no such folder" if folder else "none where ASTAP looks"
-        return _missing(subject, words, remedy)
-    found = database_set(folder)
-    if found is None:
-        if any(folder.glob(WIDE_SET_MARK)):
-            words = f"{folder}: only w08, which serves frames of more than 20 degrees"
-            return _warn(subject, words, remedy)
-        return _missing(subject, f"{folder}: no set of .1476 or .290 tiles there", remedy)
-    name, suffix = found
-    tiles = sorted(folder.glob(f"{name}_*.{suffix}"))
-    words = f"{name} in {folder}: {len(tiles)} of {suffix} tiles"
-    filled = max(tiles, key=lambda tile: tile.stat().st_size)
-    try:
-        n_stars = len(decode_tile(filled.read_bytes())[0])
-    except (OSError, ValueError) as error:
-        return _missing(subject, f"{words}, not usable: {filled.name}: {error}", remedy)
-    if not n_stars:
-        return _missing(subject, f"{words}, all of them empty", remedy)
-    if name not in OLD_ASTAP_SETS and OLD_ASTAP.match(astap_version or ""):
+    if folder is None:
+        return _missing(subject, "none where ASTAP looks", remedy)
+    found = examine_set(folder)
+    if found.problem:
+        return _missing(subject, found.problem, remedy)
+    if found.suffix not in TILED:
+        words = f"{folder}: only {found.name}, which serves frames of more than 20 degrees"
+        return _warn(subject, words, remedy)
+    names = [name for name, _ in database_sets(folder)]
+    if program is not None and program.is_old and not set(names) & set(astap.OLD_SETS):
         return _warn(
             subject,
-            f"{words}, but ASTAP {astap_version} does not know {name}: the embedded solver uses it",
+            f"{found.words}, but ASTAP {program.version or 'of an unknown version'} does not know"
+            f" {found.name}: the embedded solver uses it",
             f"install a newer ASTAP ({ASTAP_HINTS['linux'].split(': ')[-1]}), or the H18 set",
         )
-    if len(tiles) < int(suffix):
-        return _warn(subject, f"{words}: a part of the sky", "frames elsewhere need a whole set")
+    others = f"; also {', '.join(names[1:])}" if len(names) > 1 else ""
+    if not found.is_whole_sky:
+        words = f"{found.words}: a part of the sky{others}"
+        return _warn(subject, words, "frames elsewhere need a whole set")
+    return _ok(subject, f"{found.words}{others}")
+
+
+def solve_field(program: str | None) -> Finding:
+    """Say whether the second solver, astrometry.net's, and its index files are there.
+
+    It is not needed: without it the ladder has a rung less.
+    """
+    from wombat_dagster.solvers.solve_field import find_solve_field, index_missing
+
+    subject = "solve-field"
+    if sys.platform == "win32":
+        return _ok(subject, "not to be had on Windows, nor needed")
+    found = find_solve_field(program)
+    if found is None:
+        if program:
+            remedy = f"{SOLVE_FIELD_HINT}, or drop solve_field from [solve]"
+            return _missing(subject, f"not at {program}, where wombat.toml says", remedy)
+        return _ok(subject, f"not found, nor needed; {SOLVE_FIELD_HINT}")
+    words = f"{found.program}, {found.version or 'a version that it does not tell'}"
+    lacking = index_missing(found.program)
+    if lacking:
+        return _warn(subject, words, lacking)
     return _ok(subject, words)
 
 

@@ -446,8 +446,54 @@ class CompCandidates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sip:
+    """A lens's distortion as polynomials in pixels u, v from the reference point.
+
+    u + a(u, v), v + b(u, v) go through the CD matrix; U + ap(U, V), V + bp(U, V) lead back to the
+    pixel, approximately: those two are for other programs, `tangent` iterates. Coefficients stand
+    in the order of `sip_powers(2, order)`, of the inverse in that of `sip_powers(0,
+    inverse_order)`. Beyond `reach_px` from the reference point, where nothing was fitted, the
+    distortion is taken to be that at `reach_px`.
+
+    Shupe et al. (2005), ASP Conf. Ser. 347, 491.
+    """
+
+    order: int
+    a: tuple[float, ...]
+    b: tuple[float, ...]
+    inverse_order: int
+    ap: tuple[float, ...]
+    bp: tuple[float, ...]
+    reach_px: float
+
+    def header_cards(self) -> dict[str, str | float]:
+        """Return the FITS cards of the polynomials, zeros left out."""
+        cards: dict[str, str | float] = {}
+        for letter, order, lowest, coefficients in (
+            ("A", self.order, 2, self.a),
+            ("B", self.order, 2, self.b),
+            ("AP", self.inverse_order, 0, self.ap),
+            ("BP", self.inverse_order, 0, self.bp),
+        ):
+            cards[f"{letter}_ORDER"] = order
+            for (p, q), value in zip(sip_powers(lowest, order), coefficients, strict=True):
+                if value != 0.0:
+                    cards[f"{letter}_{p}_{q}"] = value
+        return cards
+
+
+def sip_powers(lowest: int, highest: int) -> tuple[tuple[int, int], ...]:
+    """Return the (p, q) of all u^p v^q with `lowest` <= p + q <= `highest`, in a fixed order."""
+    return tuple((n - q, q) for n in range(lowest, highest + 1) for q in range(n + 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WcsSolution:
-    """A TAN solution. `crpix_x`, `crpix_y` are FITS pixels (counted from 1)."""
+    """A TAN solution, with `sip` a TAN-SIP one. `crpix_x`, `crpix_y` are FITS pixels (from 1).
+
+    Scales, rotation and parity are those of the linear part, which are those at the reference
+    point. With `sip` that point is the image's centre: the distortion belongs to the detector.
+    """
 
     ra_deg: float  # CRVAL1
     dec_deg: float  # CRVAL2
@@ -457,6 +503,7 @@ class WcsSolution:
     cd12: float
     cd21: float
     cd22: float
+    sip: Sip | None = None
 
     @property
     def scale_x_arcsec_px(self) -> float:
@@ -491,9 +538,11 @@ class WcsSolution:
 
     def header_cards(self) -> dict[str, str | float]:
         """Return the FITS cards of this solution."""
+        suffix = "-SIP" if self.sip is not None else ""
+        distortion = self.sip.header_cards() if self.sip is not None else {}
         return {
-            "CTYPE1": "RA---TAN",
-            "CTYPE2": "DEC--TAN",
+            "CTYPE1": f"RA---TAN{suffix}",
+            "CTYPE2": f"DEC--TAN{suffix}",
             "CUNIT1": "deg",
             "CUNIT2": "deg",
             "RADESYS": "ICRS",
@@ -506,21 +555,15 @@ class WcsSolution:
             "CD1_2": self.cd12,
             "CD2_1": self.cd21,
             "CD2_2": self.cd22,
+            **distortion,
         }
 
     def to_wcs(self) -> "WCS":
         """Return the astropy WCS of this solution."""
+        from astropy.io import fits
         from astropy.wcs import WCS
 
-        wcs = WCS(naxis=2)
-        wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-        wcs.wcs.cunit = ["deg", "deg"]
-        wcs.wcs.crpix = [self.crpix_x, self.crpix_y]
-        wcs.wcs.crval = [self.ra_deg, self.dec_deg]
-        wcs.wcs.cd = [[self.cd11, self.cd12], [self.cd21, self.cd22]]
-        wcs.wcs.radesys = "ICRS"
-        wcs.wcs.set()
-        return wcs
+        return WCS(fits.Header(self.header_cards()), naxis=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -640,8 +683,8 @@ class Master:
     dark_current_error_adu_s: float | None = None
     noise: float | None = None  # 1-sigma random error of one pixel: ADU, of a flat relative
     rejected_fraction: float | None = None
-    bias_hash: str | None = None  # of the master subtracted from flats or darks
-    pedestal_adu: float | None = None  # PEDESTAL of the frames it was made of
+    bias_hash: str | None = None  # of the master subtracted from flats or darks, or CALSTAT
+    pedestal_adu: float | None = None  # still to be added; 0: in the counts; None: not known
     valid_from: dt.date | None = None  # of a dated master from the observer's library
     valid_until: dt.date | None = None
     from_library: bool = False
@@ -797,7 +840,7 @@ class StarMeasurements:
     AstroImageJ's definitions (DOMAIN section 4): `source_sky_adu` is the aperture sum less the sky,
     `peak_adu` the highest pixel in the aperture (sky not subtracted), `mean_adu` is
     source_sky / n_source_px, `sky_adu_px` the annulus mean after rejection. Pixels 0-based.
-    `flags` is a bit field of `Flag`.
+    `flags` is a bit field of `Flag`, `n_bad_px` the number of unusable aperture pixels.
     """
 
     x_px: FloatArray
@@ -819,6 +862,7 @@ class StarMeasurements:
     angle_deg: FloatArray
     roundness: FloatArray
     flags: NDArray[np.int64]
+    n_bad_px: FloatArray  # NaN where the aperture leaves the frame
 
     @classmethod
     def stack(cls, frames: "list[StarMeasurements]") -> "StarMeasurements":

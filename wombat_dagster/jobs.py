@@ -2,7 +2,14 @@
 
 import dagster as dg
 
-NIGHT_ASSETS = ("raw_frames", "master_bias", "master_darks", "master_flats")
+NIGHT_ASSETS = (
+    "raw_frames",
+    "master_bias",
+    "master_darks",
+    "master_flats",
+    "detector_noise",
+    "bad_pixels",
+)
 OBSERVATION_ASSETS = (
     "calibration_choice",
     "reduced_frames",

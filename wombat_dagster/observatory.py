@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wombat_dagster.catalogs.vsp import Vsp
     from wombat_dagster.catalogs.vsx import Vsx
     from wombat_dagster.solvers.astap import Astap
+    from wombat_dagster.solvers.solve_field import SolveField
     from wombat_dagster.store.layout import Layout
     from wombat_dagster.store.status import StatusDatabase
 
@@ -71,25 +72,61 @@ class Observatory:
         configured = self.settings.astap.database
         return str(self.settings.path(configured)) if configured else None
 
-    def stars_around(self, ra_deg: float, dec_deg: float, radius_deg: float) -> StarTable | None:
+    @cached_property
+    def solve_field(self) -> "SolveField | None":
+        """The plate solver of astrometry.net, None when it is not installed."""
+        from wombat_dagster.solvers.solve_field import find_solve_field
+
+        return find_solve_field(self.settings.solve.solve_field)
+
+    def stars_around(
+        self, ra_deg: float, dec_deg: float, radius_deg: float, *, max_stars: int | None = None
+    ) -> StarTable | None:
         """Return the stars that a plate solution can be fitted to; None when there is no table.
 
         ASTAP's database serves when it is there, so that one folder is enough; else the table that
-        ``[solve] star_table`` names.
+        ``[solve] star_table`` names. Of `max_stars` the brightest are returned.
+
+        Raises
+        ------
+        ValueError
+            The database or the table is damaged.
         """
-        from wombat_dagster.solvers.star_database import read_star_database, read_star_table_csv
+        from wombat_dagster.solvers.star_database import (
+            read_star_database,
+            read_star_table_csv,
+            stars_within,
+        )
 
         database = self._astap_database or (self.astap and self.astap.database)
         if database:
             try:
                 return read_star_database(
-                    Path(database), ra_deg=ra_deg, dec_deg=dec_deg, radius_deg=radius_deg
+                    Path(database),
+                    ra_deg=ra_deg,
+                    dec_deg=dec_deg,
+                    radius_deg=radius_deg,
+                    max_stars=max_stars,
                 )
             except FileNotFoundError:
                 log.debug("no star database in %s", database)
         if self.settings.solve.star_table:
-            return read_star_table_csv(self.settings.path(self.settings.solve.star_table))
+            table = read_star_table_csv(self.settings.path(self.settings.solve.star_table))
+            return stars_within(
+                table, ra_deg=ra_deg, dec_deg=dec_deg, radius_deg=radius_deg, max_stars=max_stars
+            )
         return None
+
+    def masters_signature(self) -> str:
+        """Return a text that changes when a master or a map of bad pixels does."""
+        from wombat_dagster.store.layout import library_signature
+
+        parts = (
+            self.status.masters_signature(),
+            self.status.bad_pixels_signature(),
+            library_signature(self.settings),
+        )
+        return "+".join(filter(None, parts))
 
     def scan(self, dates: Collection[dt.date] | None = None) -> None:
         """Look at the data directory (only the nights of `dates`) and record what is there.
@@ -108,7 +145,7 @@ class Observatory:
         scanned = scan_data(
             self.layout.data,
             known=self.status.known_frames(dates),
-            filter_of_camera=lambda camera: self.settings.for_camera(camera).filter,
+            settings_of_camera=self.settings.for_camera,
             only=None if dates is None else {n.name for n in nights if n.date in dates},
         )
         asked = self.status.known_dates() if dates is None else set(dates)

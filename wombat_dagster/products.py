@@ -9,8 +9,10 @@ from typing import Any
 from wombat_dagster.domain import (
     NOCAL,
     Apphot,
+    BadPixelMap,
     CalibrationChoice,
     CompCandidates,
+    DetectorMeasurement,
     FrameSolution,
     Master,
     Proc,
@@ -83,7 +85,7 @@ def _choice_words(choice: CalibrationChoice) -> StatusWords:
 def _choice_inputs(observatory: Observatory, key: str, _choice: Any) -> Mapping[str, str]:
     """Return what an observation's run begins with: its light frames and the masters there are."""
     lights = observatory.status.light_signatures(key).get(key, "")
-    return {"lights": lights, "masters": observatory.status.masters_signature()}
+    return {"lights": lights, "masters": observatory.masters_signature()}
 
 
 def _reduction_words(reduction: Reduction) -> StatusWords:
@@ -112,6 +114,8 @@ PRODUCTS: dict[str, Product] = {
     "master_bias": _json("master_bias.json", tuple[Master, ...]),
     "master_darks": _json("master_darks.json", tuple[Master, ...]),
     "master_flats": _json("master_flats.json", tuple[Master, ...]),
+    "detector_noise": _json("detector.json", tuple[DetectorMeasurement, ...]),
+    "bad_pixels": _json("bad_pixels.json", tuple[BadPixelMap, ...]),
     "calibration_choice": replace(
         _json("calibration.json", CalibrationChoice, _choice_words),
         inputs=_choice_inputs,

@@ -18,7 +18,7 @@ from dagster._core.instance.ref import InstanceRef
 from wombat_dagster import config
 from wombat_dagster.domain import Observation, Shortfall
 from wombat_dagster.observatory import Observatory, open_observatory
-from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
+from wombat_dagster.partitions import NIGHTS, OBSERVATIONS, date_of_night
 from wombat_dagster.products import read_product
 from wombat_dagster.stages.choice import choose_calibration
 from wombat_dagster.stages.siblings import stale_magnitudes
@@ -116,7 +116,7 @@ def _unfinished(observatory: Observatory, rows: Sequence[TargetRow]) -> list[Tar
     """
     lights = observatory.status.light_signatures()
     begun_with = observatory.status.product_inputs_of("calibration_choice")
-    masters = observatory.status.masters_signature()
+    masters = observatory.masters_signature()
 
     def is_finished(row: TargetRow) -> bool:
         key = row.observation.key
@@ -213,10 +213,18 @@ def execute(
 
 
 def _borrowing_nights(planned: Plan) -> list[str]:
+    """Return the nights that need masters of another one, which may have been made after them."""
+    from wombat_dagster.stages.bad_pixels import borrows_newer_masters
+
     if len(planned.nights) < 2:
         return []
-    borrowing = set(open_observatory().status.nights_without_own_bias())
-    return [key for key in planned.nights if key in borrowing]
+    observatory = open_observatory()
+    without_bias = set(observatory.status.nights_without_own_bias())
+    return [
+        key
+        for key in planned.nights
+        if key in without_bias or borrows_newer_masters(observatory, date_of_night(key))
+    ]
 
 
 def _with_reopened(planned: Plan) -> list[TargetRow]:

@@ -35,8 +35,11 @@ def observatory_of(root, night, *, vsx_url, vsp_url, more=""):
     shutil.copytree(REFERENCE / night, root / "data", ignore=shutil.ignore_patterns("aavso"))
     for path in root.rglob("*"):
         path.chmod(path.stat().st_mode | 0o200)
+    # Half a minute a frame that nobody can solve; it has tests of its own.
+    without_solve_field = '[solve]\nsolve_field = "not wanted here"'
     (root / "wombat.toml").write_text(
-        f'{more}\n[aavso]\nvsx_urls = ["{vsx_url}"]\nvsp_urls = ["{vsp_url}"]\n'
+        f"{more}\n{without_solve_field}\n"
+        f'[aavso]\nvsx_urls = ["{vsx_url}"]\nvsp_urls = ["{vsp_url}"]\n'
         "retries = 0\nmin_interval_s = 0\n"
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -135,6 +138,9 @@ def test_wallace_is_calibrated_and_stops_at_nowcs_with_its_focus_frames_named(tm
         reasons = query(observatory, "SELECT path, reason FROM frame WHERE reason IS NOT NULL")
         assert all("@Focus3" in path for path, _ in reasons)
         assert {reason for _, reason in reasons} == {"256x256 1x1, observation is 1024x1024 1x1"}
+        notes = read_product(observatory, "reduced_frames", row.observation.key).notes
+        (clouds,) = (words for words in notes if words.startswith("few stars"))
+        assert all(f"000000{number}.fit" in clouds for number in (36, 37, 38, 39))  # the last four
 
 
 def test_bsu_is_parked_at_vsxdown_with_its_flats_sorted_and_its_duplicate_named(tmp_path):

@@ -11,11 +11,9 @@ from wombat_dagster.domain import CalibrationChoice, Reduction
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.partitions import OBSERVATIONS
 from wombat_dagster.resources import ObservatoryResource
-from wombat_dagster.stages.choice import choose_calibration
-from wombat_dagster.stages.reduction import reduce_observation
 
 CALIBRATION = "calibration"
-MASTERS = ("master_bias", "master_darks", "master_flats")
+MASTERS = ("master_bias", "master_darks", "master_flats", "bad_pixels")
 
 
 @dg.asset(
@@ -30,6 +28,7 @@ def calibration_choice(
     context: dg.AssetExecutionContext, observatory: ObservatoryResource
 ) -> Iterator[Event]:
     """The closest matching masters, forwards or backwards in time."""
+    from wombat_dagster.stages.choice import choose_calibration
 
     def describe(choice: CalibrationChoice) -> dict[str, Any]:
         used = {
@@ -38,7 +37,14 @@ def calibration_choice(
                 ("bias", choice.bias), ("dark", choice.dark), ("flat", choice.flat)
             )
         }  # fmt: skip
-        return {**used, "reasons": dg.MetadataValue.json(list(choice.reasons))}
+        lost = [f"{r.kind} {r.date} {r.path}: {r.reason}" for r in choice.runners_up]
+        return {
+            **used,
+            "bad_pixels": choice.bad_pixels.path if choice.bad_pixels else "no map",
+            "already_done": ", ".join(choice.already_done) or "nothing",
+            "reasons": dg.MetadataValue.json(list(choice.reasons)),
+            "runners_up": dg.MetadataValue.json(lost),
+        }
 
     opened = observatory.open()
     observation = opened.status.target_row(context.partition_key).observation
@@ -57,6 +63,7 @@ def reduced_frames(
     calibration_choice: CalibrationChoice,
 ) -> Iterator[Event]:
     """The light frames, calibrated: (raw - bias - dark·t) / flat, with masks."""
+    from wombat_dagster.stages.reduction import reduce_observation
 
     def describe(reduction: Reduction) -> dict[str, Any]:
         facts = reduction.detector
@@ -74,6 +81,7 @@ def reduced_frames(
             "frames": len(reduction.frames),
             **sources,
             "left_out": dg.MetadataValue.json(left_out),
+            "notes": dg.MetadataValue.json(list(reduction.notes)),
         }
 
     opened: Observatory = observatory.open()

@@ -1,104 +1,145 @@
-"""Master frames and calibrated frames: pixels in, pixels out.
+"""Calibrated frames: pixels in, pixels out.
 
-Which files are combined is decided elsewhere; flat fields, the detector's numbers and the choice of
-masters have modules of their own. Counts are ADU unless a name says otherwise.
+Master frames, flat fields, the detector's numbers and the choice of masters have modules of their
+own. Counts are ADU unless a name says otherwise.
 """
 
-from typing import Any
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wombat_dagster.domain import MaskBit, NoCalibration
 
-MAD_TO_SIGMA = 1.482602218505602  # 1/Phi^-1(3/4): what astropy.stats.mad_std uses
+BAND_ROWS = 128  # calibrated at a time
 
 Image = NDArray[Any]
 
 
-def clipped_median(stack: Image, *, clip_sigma: float = 5.0) -> tuple[Image, int]:
-    """Return the median of a stack of frames, outliers left out, and how many pixels were left out.
+class Rows(Protocol):
+    """An array of shape (ny, nx), or one that reads rows when they are asked for."""
 
-    One pass: values further than `clip_sigma` x 1.4826 MAD from the median are rejected, and the
-    median of the rest is taken. That works from three frames on, where a clip by the standard
-    deviation rejects nothing below eight.
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
 
-    Parameters
-    ----------
-    stack
-        Shape (n, ny, nx), any real type.
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
 
-    Returns
-    -------
-    NDArray
-        float64, shape (ny, nx).
-    int
-        Number of rejected values.
+    def __getitem__(self, rows: slice, /) -> Image:
+        """Return some rows."""
 
-    Notes
-    -----
-    The same numbers as ``ccdproc.combine(method="median", sigma_clip=True,
-    sigma_clip_low_thresh=5, sigma_clip_high_thresh=5, sigma_clip_func=np.ma.median,
-    sigma_clip_dev_func=astropy.stats.mad_std)``.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What a raw frame is calibrated by; arrays of its shape (ny, nx), None: left out.
+
+    NaN stands where a master knows nothing. `unusable` has the uint8 bits of `MaskBit` of pixels
+    that are known to be bad beforehand; `offset_adu` is by how much the frame's zero lies below the
+    bias's. Limits are raw counts; without one no pixel is marked for its count.
     """
-    values = np.sort(stack.astype(np.float64), axis=0)
-    middle = _median_of_sorted(values)
-    deviation = np.abs(values - middle)
-    limit = clip_sigma * (MAD_TO_SIGMA * np.median(deviation, axis=0))
-    spoiled = np.maximum(deviation[0], deviation[-1]) > limit  # sorted: the extremes are outermost
-    if not spoiled.any():
-        return middle, 0
-    few = values[:, spoiled]
-    kept = np.where(deviation[:, spoiled] <= limit[spoiled], few, np.nan)
-    middle[spoiled] = np.nanmedian(kept, axis=0)
-    return middle, int(np.isnan(kept).sum())
 
-
-def _median_of_sorted(values: Image) -> Image:
-    n = len(values)
-    if n % 2:
-        return values[n // 2].copy()
-    return (values[n // 2 - 1] + values[n // 2]) / 2
+    bias: Image | None = None
+    dark_per_s: Image | None = None
+    exposure_s: float = 0.0
+    flat: Image | None = None
+    unusable: Image | None = None
+    offset_adu: float = 0.0
+    saturation_adu: float | None = None
+    linearity_adu: float | None = None
 
 
 def calibrate(
-    raw: Image,
-    *,
-    bias: Image | None,
-    dark_per_s: Image | None,
-    exposure_s: float,
-    flat: Image | None,
-    flat_unusable: Image | None,
-    saturation_adu: float,
-    linearity_adu: float,
+    raw: Image, by: Calibration, *, less_overscan: Image | None = None
 ) -> tuple[Image, Image]:
-    """Return the calibrated frame and its mask: (raw - bias - dark·t) / flat.
+    """Return the calibrated frame and its mask: (raw + offset - bias - dark·t) / flat.
 
-    What is None is left out. Limits are applied to the raw counts.
+    Parameters
+    ----------
+    raw
+        Counts as the detector gave them, shape (ny, nx): the limits are applied to these.
+    less_overscan
+        `raw` less the overscan level, where the detector has one.
 
     Returns
     -------
     NDArray
-        float32, shape of `raw`.
+        float32, shape of `raw`; 0 where it would not be a number.
     NDArray
         uint8 bits of `MaskBit`.
     """
-    image = raw.astype(np.float32)
-    mask = np.where(raw > linearity_adu, np.uint8(MaskBit.NON_LINEAR), np.uint8(0))
-    mask[raw >= saturation_adu] |= MaskBit.SATURATED
-    if bias is not None:
-        image -= bias
-    if dark_per_s is not None:
-        image -= dark_per_s * np.float32(exposure_s)
-    if flat is not None:
-        image /= flat
-    if flat_unusable is not None:
-        mask[flat_unusable] |= MaskBit.BAD
-    unreal = ~np.isfinite(image)
-    if unreal.any():
-        mask[unreal] |= MaskBit.BAD
-        image[unreal] = 0.0
+    image, mask = np.empty(raw.shape, np.float32), np.empty(raw.shape, np.uint8)
+    for band in _bands(raw):
+        _calibrate_rows(raw, by, less_overscan, band, image[band], mask[band])
     return image, mask
+
+
+def calibrated_bands(
+    raw: Rows, by: Calibration, mask: Image, *, less_overscan: Image | None = None
+) -> Iterator[Image]:
+    """Yield the rows of the frame that `calibrate` returns, in order, and fill in their `mask`.
+
+    They are overwritten by the next ones, so that all of them stay in the processor's cache.
+    `mask`, uint8, has the shape of `raw` and is whole after the last of them.
+    """
+    image = np.empty((BAND_ROWS, raw.shape[1]), np.float32)
+    for band in _bands(raw):
+        rows = image[: band.stop - band.start]
+        _calibrate_rows(raw, by, less_overscan, band, rows, mask[band])
+        yield rows
+
+
+def _bands(raw: Rows) -> Iterator[slice]:
+    n_rows = raw.shape[0]
+    for start in range(0, n_rows, BAND_ROWS):
+        yield slice(start, min(start + BAND_ROWS, n_rows))
+
+
+@np.errstate(all="ignore")  # infinities in, no numbers out: marked as such
+def _calibrate_rows(
+    raw: Rows, by: Calibration, less_overscan: Image | None, band: slice, image: Image, mask: Image
+) -> None:
+    """Calibrate a band of rows into `image` and `mask`, which have its shape."""
+    counts = raw[band]
+    np.copyto(image, counts if less_overscan is None else less_overscan[band], casting="same_kind")
+    if by.offset_adu:
+        image += np.float32(by.offset_adu)
+    if by.bias is not None:
+        image -= by.bias[band]
+    if by.dark_per_s is not None:
+        image -= by.dark_per_s[band] * np.float32(by.exposure_s)
+    if by.flat is not None:
+        image /= by.flat[band]
+    mask[:] = 0 if by.unusable is None else by.unusable[band]
+    _mark_bright(counts, by, mask)
+    real = np.isfinite(image)
+    if not real.all():
+        mask[~real] |= MaskBit.BAD
+        image[~real] = 0.0
+
+
+def _mark_bright(counts: Image, by: Calibration, mask: Image) -> None:
+    """Mark what is beyond the limits; only rows that have such pixels are looked at closely."""
+    linearity_adu, saturation_adu = by.linearity_adu, by.saturation_adu
+    if counts.dtype.kind in "iu":  # is compared eight times faster with whole numbers
+        linearity_adu = None if linearity_adu is None else math.floor(linearity_adu)
+        saturation_adu = None if saturation_adu is None else math.ceil(saturation_adu)
+    limits_adu = [limit for limit in (linearity_adu, saturation_adu) if limit is not None]
+    if not limits_adu:
+        return
+    bright = ~(counts.max(axis=1) < min(limits_adu))  # also a row with a NaN
+    if not bright.any():
+        return
+    rows, bits = counts[bright], mask[bright]
+    if linearity_adu is not None:
+        bits |= (rows > linearity_adu).view(np.uint8) * np.uint8(MaskBit.NON_LINEAR)
+    if saturation_adu is not None:
+        bits |= (rows >= saturation_adu).view(np.uint8) * np.uint8(MaskBit.SATURATED)
+    mask[bright] = bits
 
 
 def refuse_too_few(n: int, minimum: int, words: str) -> None:

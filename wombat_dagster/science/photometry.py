@@ -35,6 +35,10 @@ ROUGH_SKY_EVERY = 5  # annulus pixel, for the centroid
 # that falls; the core of a trailed star may be flat.
 PROFILE_FLOORS = (0.25, 0.15, 0.1, 0.05)
 MIN_PROFILE_PX = 4
+# A bad pixel of a star's core is mended by the Gaussian through the good ones.
+CORE_FLOOR = 0.1  # of the brightest good pixel: fainter ones are wings, or noise
+CORE_MAX_OF_PEAK = 3.0  # of the brightest good pixel: more is no interpolation
+CORE_MIN_PX = 8  # six numbers are fitted
 MAG_PER_RELATIVE_ERROR = 2.5 / math.log(10.0)
 
 # ------------------------------------------------------------------------- building blocks
@@ -186,8 +190,8 @@ def measure_stars(
         `MaskBit`s per pixel, shape of `image`; booleans mean bad. Bad, edge and NaN pixels do
         not count: in the annulus they are ignored, in the aperture they take the mean of their good
         neighbours, flag the star `BAD_PIXEL`, and make it NaN and `UNMEASURED` beyond 10 % of the
-        area. In the annulus saturated and non-linear pixels are ignored too; in the aperture they
-        flag the star.
+        area; `n_bad_px` counts those by more than 1 % inside. In the annulus saturated and
+        non-linear pixels are ignored too; in the aperture they flag the star.
     x_px, y_px
         Predicted places, shape (n,), 0-based.
     recentre_limit_px
@@ -398,7 +402,8 @@ def _measure_whole(
     touched = weights > MIN_PEAK_OVERLAP
     masked_fraction = (weights * cut.bad).sum(axis=(1, 2)) / (math.pi * radius**2)
     flags = _pixel_flags(cut, touched)
-    flags[masked_fraction > 0] |= Flag.BAD_PIXEL
+    n_bad = np.count_nonzero(touched & cut.bad, axis=(1, 2)).astype(float)
+    flags[n_bad > 0] |= Flag.BAD_PIXEL
 
     values, used = _annulus(image, bits, x, y, aperture)
     sky_and_number = [clipped_sky(v[u]) for v, u in zip(values, used, strict=True)]
@@ -408,7 +413,7 @@ def _measure_whole(
     flags[unmeasured] |= Flag.UNMEASURED
 
     n_source = np.full(x.size, math.pi * radius**2)
-    counts = _repaired(cut, sky_adu)
+    counts = _repaired(cut, sky_adu, radius)
     source = (weights * counts).sum(axis=(1, 2)) - n_source * sky_adu
     error = source_error(
         source,
@@ -438,7 +443,8 @@ def _measure_whole(
         "fwhm_px": fwhm,
         **shape,
     }
-    return {name: np.where(unmeasured, np.nan, v) for name, v in columns.items()}, flags
+    columns = {name: np.where(unmeasured, np.nan, v) for name, v in columns.items()}
+    return columns | {"n_bad_px": n_bad}, flags
 
 
 def _edges(centres: FloatArray) -> FloatArray:
@@ -461,11 +467,12 @@ def _pixel_flags(cut: _Cutouts, touched: BoolArray) -> NDArray[np.int64]:
     return flags
 
 
-def _repaired(cut: _Cutouts, sky_adu: FloatArray) -> FloatArray:
-    """Return the counts with every bad pixel replaced by the mean of its good neighbours.
+def _repaired(cut: _Cutouts, sky_adu: FloatArray, radius_px: float) -> FloatArray:
+    """Return the counts with every bad pixel replaced by what its star lets expect there.
 
-    A pixel without a good neighbour takes the sky. (Left alone a hot pixel would stay in the sum,
-    left out the star would lose light.)
+    In a star's core that is the Gaussian through its good pixels, elsewhere the mean of the good
+    neighbours, or the sky where there is none. (Left alone a hot pixel would stay in the sum, left
+    out the star would lose light, and the neighbours of a core are far fainter than it.)
     """
     if not cut.bad.any():
         return cut.values
@@ -477,7 +484,50 @@ def _repaired(cut: _Cutouts, sky_adu: FloatArray) -> FloatArray:
     total = sum(light[:, i : i + k, j : j + k] for i, j in around)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(number > 0, total / number, sky_adu[:, None, None])
-    return np.where(cut.bad, mean, cut.values)
+    counts = np.where(cut.bad, mean, cut.values)
+    for star in np.flatnonzero(cut.bad.any(axis=(1, 2))):
+        expected = _core_gaussian(
+            cut.values[star] - sky_adu[star],
+            cut.bad[star],
+            cut.dx[star],
+            cut.dy[star],
+            radius_px=radius_px,
+        )
+        if expected is not None:
+            mended = cut.bad[star] & np.isfinite(expected)
+            counts[star][mended] = sky_adu[star] + expected[mended]
+    return counts
+
+
+def _core_gaussian(
+    excess: FloatArray, bad: BoolArray, dx: FloatArray, dy: FloatArray, *, radius_px: float
+) -> FloatArray | None:
+    """Return the elliptical Gaussian through a star's bright good pixels; NaN outside the core.
+
+    A parabola through the logarithms, each weighted by its counts: what a Gaussian's logarithm is,
+    and the weight that equal noise in counts has there. None when the pixels show no star.
+    """
+    x, y = np.broadcast_to(dx, excess.shape), np.broadcast_to(dy[:, None], excess.shape)
+    near = (x**2 + y**2 <= radius_px**2) & ~bad
+    if not near.any():
+        return None
+    peak = float(excess[near].max())
+    used = near & (excess > CORE_FLOOR * peak)
+    if peak <= 0 or used.sum() < CORE_MIN_PX:
+        return None
+    terms = np.stack([np.ones_like(x), x, y, x**2, x * y, y**2], axis=-1)
+    weight = excess[used]
+    fit, _, rank, _ = np.linalg.lstsq(
+        terms[used] * weight[:, None], np.log(excess[used]) * weight, rcond=None
+    )
+    if rank < terms.shape[-1] or not (
+        fit[3] < 0 and fit[5] < 0 and 4 * fit[3] * fit[5] > fit[4] ** 2
+    ):
+        return None
+    with np.errstate(over="ignore"):
+        expected = np.exp(terms @ fit)
+    believable = (expected > CORE_FLOOR * peak) & (expected < CORE_MAX_OF_PEAK * peak)
+    return np.where(believable, expected, np.nan)
 
 
 def _moments(cut: _Cutouts, light: FloatArray) -> dict[str, FloatArray]:

@@ -6,6 +6,7 @@ Nothing is rejected here: the words are proposals, which a person confirms or ta
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wombat_dagster import domain
 from wombat_dagster.domain import BoolArray, FloatArray
@@ -14,6 +15,10 @@ MIN_ALTITUDE_DEG: Final = 15.0
 MAX_CLOUD_MAG: Final = 1.0
 MAX_COMP_SIGMA: Final = 5.0
 COMPS_MIN_FRAMES: Final = 10  # the night's own scatter is too uncertain over fewer
+
+CLOUDED_PART: Final = 0.5  # of the usual number of stars
+CLOUDED_MIN_FRAMES: Final = 5
+MIN_USUAL_STARS: Final = 10
 
 MAD_TO_SIGMA: Final = 1.4826  # of a Gaussian
 
@@ -56,6 +61,21 @@ def dimming(zero_point_mag: FloatArray) -> FloatArray:
     if not np.isfinite(zero_point_mag).any():
         return np.full(len(zero_point_mag), np.nan)
     return np.nanpercentile(zero_point_mag, 95) - np.asarray(zero_point_mag)
+
+
+def clouded(n_stars: NDArray[np.int64], exposure_s: FloatArray) -> dict[int, int]:
+    """Return the frames with less than half of the usual stars, and how many are usual.
+
+    Usual is the 75th percentile of the frames of one exposure, at least 5 of them, so that half a
+    clouded night does not pass for a usual one. Fewer than `MIN_USUAL_STARS` tell nothing.
+    """
+    found: dict[int, int] = {}
+    for exposure in np.unique(exposure_s):
+        alike = np.flatnonzero(exposure_s == exposure)
+        usual = int(np.percentile(n_stars[alike], 75))
+        if len(alike) >= CLOUDED_MIN_FRAMES and usual >= MIN_USUAL_STARS:
+            found |= {int(i): usual for i in alike[n_stars[alike] < CLOUDED_PART * usual]}
+    return dict(sorted(found.items()))
 
 
 def disagreeing_comps(deviation_mag: FloatArray, error_mag: FloatArray) -> BoolArray:

@@ -1,8 +1,9 @@
 """Write a star database that the plate solver ASTAP reads, for a field that no catalogue knows.
 
-The layout is that of ASTAP's own ``.1476`` sets, as its program reads them (checked against the
-CLIs of 2022 and 2026). One file per tile, ``h18_RRCC.1476``, ring RR and cell CC counted from 01,
-rings from the south pole, cells eastwards from RA 0. All numbers little-endian, J2000:
+The layout is that of ASTAP's own sets, as its program reads them (checked against the CLIs of 2022
+and 2026): 1476 tiles for fields of up to 5 degrees, or 290 for wider ones. One file per tile,
+``h18_RRCC.1476`` or ``g18_RRCC.290``, ring RR and cell CC counted from 01, rings from the south
+pole, cells eastwards from RA 0. All numbers little-endian, J2000:
 
 ======  ==========================================================================================
 bytes   a header of 110 bytes: printable text, and in the last byte the size of a record, 5
@@ -16,17 +17,22 @@ bytes   a header of 110 bytes: printable text, and in the last byte the size of 
 Groups run from bright to faint, for the reader takes the first stars it finds. Every tile inside
 the search circle must exist, be it empty, or the solver stops; and ``h18_0101.1476`` must, for by
 that file ASTAP notices the set.
+
+For fields of more than 20 degrees one file is the whole sky, ``w08_0101.001``: the number of stars
+as int32, then of each, bright before faint, 10 times the magnitude, RA and Dec in radians, float32.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wombat_dagster.domain import FloatArray
 
-DATABASE_NAME = "h18"  # a name that ASTAP knows from 2022 to 2026
-SUFFIX = "1476"
+WIDE_FILE = "w08_0101.001"
+WIDE_MAX_MAG = 8.0
 HEADER_BYTES = 110
 RECORD_BYTES = 5
 RA_UNITS = 2**24 - 1
@@ -34,12 +40,60 @@ DEC_UNITS = 2**23 - 1
 GROUP_MARK = 0xFFFFFF
 SEARCH_MARGIN_DEG = 15.0  # tiles so far outside the circle exist too: -r 5 and -r 10 stay inside
 
-_HALF = (1, 3, 9, 15, 21, 27, 33, 38, 43, 48, 52, 56, 60, 63, 65, 67, 68, 69)
-_CELLS = np.array([*_HALF, *_HALF[::-1]])  # cells per ring, 1476 in all
-_STEP_DEG = 90.0 / 17.5
-_NORTH_DEG = np.arange(18) * _STEP_DEG
-_EDGES_DEG = np.concatenate([[-90.0], -_NORTH_DEG[:0:-1], _NORTH_DEG, [90.0]])
-_FIRST = np.concatenate([[0], np.cumsum(_CELLS)])  # number of the first tile of each ring
+
+@dataclass(frozen=True)
+class _Tiling:
+    """Rings of constant declination, `cells` of each; `edges_deg` from the south pole."""
+
+    name: str  # of the set: one that ASTAP knows from 2022 to 2026
+    cells: NDArray[np.int64]
+    edges_deg: FloatArray
+
+    @property
+    def first(self) -> NDArray[np.int64]:
+        """Number of the first tile of each ring, and of all tiles."""
+        return np.concatenate([[0], np.cumsum(self.cells)])
+
+    def tile_of(self, ra_deg: FloatArray, dec_deg: FloatArray) -> NDArray[np.int64]:
+        # A star exactly on an edge belongs to the ring south of it.
+        ring = np.searchsorted(self.edges_deg, dec_deg, side="left") - 1
+        ring = np.clip(ring, 0, len(self.cells) - 1)
+        cells = self.cells[ring]
+        cell = (np.mod(ra_deg, 360.0) / 360.0 * cells).astype(np.int64)
+        return self.first[ring] + np.minimum(cell, cells - 1)
+
+    def centres(self) -> tuple[FloatArray, FloatArray]:
+        tile = np.arange(self.first[-1])
+        ring = np.searchsorted(self.first, tile, side="right") - 1
+        ra_deg = (tile - self.first[ring] + 0.5) * 360.0 / self.cells[ring]
+        return ra_deg, 0.5 * (self.edges_deg[ring] + self.edges_deg[ring + 1])
+
+    def file(self, tile: int) -> str:
+        ring = int(np.searchsorted(self.first, tile, side="right")) - 1
+        suffix = int(self.first[-1])
+        return f"{self.name}_{ring + 1:02d}{tile - self.first[ring] + 1:02d}.{suffix}"
+
+
+def _both_hemispheres(name: str, half: tuple[int, ...], south_edges_deg: FloatArray) -> _Tiling:
+    """Return a tiling out of the cells and the edges of the rings from -90 to below 0."""
+    edges = np.concatenate([south_edges_deg, [0.0], -south_edges_deg[::-1]])
+    return _Tiling(name, np.array([*half, *half[::-1]]), edges)
+
+
+def _tiling_1476() -> _Tiling:
+    half = (1, 3, 9, 15, 21, 27, 33, 38, 43, 48, 52, 56, 60, 63, 65, 67, 68, 69)
+    bands = -np.arange(17, 0, -1) * 90.0 / 17.5  # and half a one, the cap
+    return _both_hemispheres("h18", half, np.concatenate([[-90.0], bands]))
+
+
+def _tiling_290() -> _Tiling:
+    # Of equal areas: a hemisphere is 17 * 17 units, of which rings 0..k hold (2k + 1) squared.
+    half = (1, 4, 8, 12, 16, 20, 24, 28, 32)
+    ends = -np.degrees(np.arcsin(1.0 - (2 * np.arange(8) + 1) ** 2 / 289.0))
+    return _both_hemispheres("g18", half, np.concatenate([[-90.0], ends]))
+
+
+_TILINGS = {"1476": _tiling_1476(), "290": _tiling_290()}
 
 
 def write_astap_database(
@@ -49,29 +103,50 @@ def write_astap_database(
     mag: FloatArray,
     *,
     field: tuple[float, float, float],
+    tiles: Literal["1476", "290"] = "1476",
     title: str = "Simulated stars, J2000",
 ) -> int:
-    """Write the stars as a set ``h18_*.1476`` into `directory`; return the number of files.
+    """Write the stars as a set ``h18_*.1476`` or ``g18_*.290``; return the number of files.
 
     `ra_deg`, `dec_deg`, `mag` have shape (n,). `field` is RA, Dec and radius in degrees of the
     region in which stars are known: tiles within it and a margin are written, stars elsewhere are
     left out.
     """
+    tiling = _TILINGS[tiles]
     directory.mkdir(parents=True, exist_ok=True)
     ra_centre, dec_centre, radius = field
     near = _separation_deg(ra_deg, dec_deg, ra_centre, dec_centre) <= radius
     ra_deg, dec_deg, mag = ra_deg[near], dec_deg[near], mag[near]
-    tile = _tile_of(ra_deg, dec_deg)
+    tile = tiling.tile_of(ra_deg, dec_deg)
     order = np.argsort(tile, kind="stable")
-    bounds = np.searchsorted(tile[order], np.arange(_FIRST[-1] + 1))
-    wanted = _separation_deg(*_tile_centres(), ra_centre, dec_centre) <= radius + SEARCH_MARGIN_DEG
+    bounds = np.searchsorted(tile[order], np.arange(tiling.first[-1] + 1))
+    apart_deg = _separation_deg(*tiling.centres(), ra_centre, dec_centre)
+    wanted = apart_deg <= radius + SEARCH_MARGIN_DEG
     wanted[0] = True
     wanted[tile] = True
     for number in np.flatnonzero(wanted):
         chosen = order[bounds[number] : bounds[number + 1]]
         data = encode_tile(ra_deg[chosen], dec_deg[chosen], mag[chosen], title=title)
-        (directory / _tile_file(int(number))).write_bytes(data)
+        (directory / tiling.file(int(number))).write_bytes(data)
     return int(wanted.sum())
+
+
+def write_wide_database(
+    directory: Path,
+    ra_deg: FloatArray,
+    dec_deg: FloatArray,
+    mag: FloatArray,
+    *,
+    max_mag: float = WIDE_MAX_MAG,
+) -> int:
+    """Write the stars to `max_mag` as ``w08_0101.001``; return how many. Arrays have shape (n,)."""
+    directory.mkdir(parents=True, exist_ok=True)
+    rows = np.flatnonzero(mag <= max_mag)
+    rows = rows[np.argsort(mag[rows], kind="stable")]
+    ra, dec = np.radians(np.mod(ra_deg[rows], 360.0)), np.radians(dec_deg[rows])
+    stars = np.column_stack([10.0 * mag[rows], ra, dec]).astype("<f4")
+    (directory / WIDE_FILE).write_bytes(len(rows).to_bytes(4, "little") + stars.tobytes())
+    return len(rows)
 
 
 def encode_tile(ra_deg: FloatArray, dec_deg: FloatArray, mag: FloatArray, *, title: str) -> bytes:
@@ -96,26 +171,6 @@ def encode_tile(ra_deg: FloatArray, dec_deg: FloatArray, mag: FloatArray, *, tit
     records[mark, 3] = high[opens_group] + 128
     records[mark, 4] = tenths[opens_group]
     return head + records.tobytes()
-
-
-def _tile_of(ra_deg: FloatArray, dec_deg: FloatArray) -> NDArray[np.int64]:
-    # A star exactly on an edge belongs to the ring south of it.
-    ring = np.clip(np.searchsorted(_EDGES_DEG, dec_deg, side="left") - 1, 0, len(_CELLS) - 1)
-    cells = _CELLS[ring]
-    cell = (np.mod(ra_deg, 360.0) / 360.0 * cells).astype(np.int64)
-    return _FIRST[ring] + np.minimum(cell, cells - 1)
-
-
-def _tile_centres() -> tuple[FloatArray, FloatArray]:
-    tile = np.arange(_FIRST[-1])
-    ring = np.searchsorted(_FIRST, tile, side="right") - 1
-    ra_deg = (tile - _FIRST[ring] + 0.5) * 360.0 / _CELLS[ring]
-    return ra_deg, 0.5 * (_EDGES_DEG[ring] + _EDGES_DEG[ring + 1])
-
-
-def _tile_file(tile: int) -> str:
-    ring = int(np.searchsorted(_FIRST, tile, side="right")) - 1
-    return f"{DATABASE_NAME}_{ring + 1:02d}{tile - _FIRST[ring] + 1:02d}.{SUFFIX}"
 
 
 def _separation_deg(

@@ -194,6 +194,23 @@ def read_out(
     return counts.astype(np.uint16)
 
 
+def with_overscan(
+    counts: NDArray[np.uint16], detector: Detector, rng: np.random.Generator, n_px: int
+) -> NDArray[np.uint16]:
+    """Return `counts` with `n_px` columns that saw no light to the right of it.
+
+    They hold the level under each row, read noise and nothing else.
+    """
+    telescope = detector.telescope
+    height = counts.shape[0]
+    level = detector.bias_adu.mean(axis=1, keepdims=True)
+    strip = level + rng.standard_normal((height, n_px)) * (
+        telescope.read_noise_e / telescope.gain_e_adu
+    )
+    limited = np.clip(np.rint(strip), 0, telescope.stop_adu).astype(np.uint16)
+    return np.hstack([counts, limited])
+
+
 def expose(
     detector: Detector,
     rng: np.random.Generator,

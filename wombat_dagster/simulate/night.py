@@ -25,7 +25,14 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from wombat_dagster.domain import FloatArray, Site
-from wombat_dagster.simulate.camera import Detector, add_stars, expose, make_detector, read_out
+from wombat_dagster.simulate.camera import (
+    Detector,
+    add_stars,
+    expose,
+    make_detector,
+    read_out,
+    with_overscan,
+)
 from wombat_dagster.simulate.sky import (
     BANDS,
     Field,
@@ -38,8 +45,11 @@ from wombat_dagster.simulate.sky import (
 
 MIN_ALTITUDE_DEG = 25.0
 MAX_SUN_ALTITUDE_DEG = -12.0  # nautical dusk
+NIGHT_STEP = dt.timedelta(minutes=5)  # in which the Sun is looked for
 READOUT_S = 6.0
 FLAT_EXPOSURE_S = 3.0
+DAWN_FLATS_SUN_DEG = -6.0  # the Sun's altitude when flats of the morning begin
+BIAS_DRIFT_ADU = 5.0  # rms of the level from frame to frame, where an overscan tells it
 FLAT_LEVEL_SPREAD = 0.2  # flats of one filter differ in level by so much, either way
 FOCAL_LENGTH_ERROR = 1.006  # headers know their scale to better than a percent, not exactly
 EXPOSURE_NODES, EXPOSURE_WEIGHTS = np.polynomial.legendre.leggauss(5)
@@ -205,15 +215,8 @@ def observable_start(
     ValueError
         The target does not stay up so long in the dark; the longest run there is is named.
     """
-    noon = dt.datetime.combine(date, dt.time(12), tzinfo=dt.UTC)
-    noon -= dt.timedelta(hours=((site.longitude_deg + 180.0) % 360.0 - 180.0) / 15.0)
-    step = dt.timedelta(minutes=5)
-    moments = [noon + n * step for n in range(24 * 12 + 1)]
-    jd_utc = np.array([plain_jd(moment) for moment in moments])
-    with _offline():
-        times = Time(jd_utc, format="jd", scale="utc")
-        frame = AltAz(obstime=times, location=_location(site))
-        sun_altitude = get_sun(times).transform_to(frame).alt.deg
+    moments, jd_utc, sun_altitude = _sun_of_night(date, site)
+    step = NIGHT_STEP
     up = altitudes_deg(jd_utc, site, ra_deg, dec_deg) > min_altitude_deg
     good = up & (sun_altitude < MAX_SUN_ALTITUDE_DEG)
     longest = 0
@@ -229,6 +232,33 @@ def observable_start(
         f"above {min_altitude_deg:g} degrees in the dark for {max(longest - 1, 0) * 5} minutes on "
         f"{date.isoformat()}, {duration_s / 60:.0f} wanted"
     )
+
+
+def dawn_flats_start(date: dt.date, site: Site) -> dt.datetime:
+    """Return when the Sun has risen to -6 degrees on the morning after the evening of `date`.
+
+    Raises
+    ------
+    ValueError
+        It does not at this site.
+    """
+    moments, _, sun_altitude = _sun_of_night(date, site)
+    for index in range(1, len(moments)):
+        if sun_altitude[index - 1] < DAWN_FLATS_SUN_DEG <= sun_altitude[index]:
+            return moments[index]
+    raise ValueError(f"the Sun does not rise to {DAWN_FLATS_SUN_DEG:g} degrees after {date}")
+
+
+def _sun_of_night(date: dt.date, site: Site) -> tuple[list[dt.datetime], FloatArray, FloatArray]:
+    """Return moments from the noon of `date` to the next, their JD, and the Sun's altitude."""
+    noon = dt.datetime.combine(date, dt.time(12), tzinfo=dt.UTC)
+    noon -= dt.timedelta(hours=((site.longitude_deg + 180.0) % 360.0 - 180.0) / 15.0)
+    moments = [noon + n * NIGHT_STEP for n in range(24 * 12 + 1)]
+    jd_utc = np.array([plain_jd(moment) for moment in moments])
+    with _offline():
+        times = Time(jd_utc, format="jd", scale="utc")
+        frame = AltAz(obstime=times, location=_location(site))
+        return moments, jd_utc, get_sun(times).transform_to(frame).alt.deg
 
 
 # ------------------------------------------------------------------------------------ a whole night
@@ -247,6 +277,8 @@ def simulate_night(
     n_bias: int = 7,
     n_flats: int = 7,
     n_darks: int = 0,
+    n_dawn_flats: int = 0,
+    overscan_px: int = 0,
     exposure_s: float | Mapping[str, float] = 60.0,
     cadence_s: float | None = None,
     start: dt.datetime | None = None,
@@ -262,6 +294,10 @@ def simulate_night(
     ----------
     n_lights, n_flats
         Frames per filter; the filters take turns through the night.
+    n_dawn_flats
+        Flats per filter of the next morning, besides those of the evening.
+    overscan_px
+        Columns of overscan, on a bias level that then drifts from frame to frame.
     exposure_s
         Of the lights, or by filter.
     cadence_s
@@ -295,9 +331,14 @@ def simulate_night(
         site=site if site_in_header else None,
         gain_in_header=gain_in_header,
         seed=seed,
+        detector=detector,
+        overscan_px=overscan_px,
     )
     _write_biases(writer, detector, n_bias, begin - dt.timedelta(minutes=30))
     _write_flats(writer, detector, filters, n_flats, begin - dt.timedelta(minutes=50))
+    if n_dawn_flats:
+        morning = dawn_flats_start(date, site)
+        _write_flats(writer, detector, filters, n_dawn_flats, morning, first=n_flats + 1)
     exposures = sorted({light.exposure_s for light in plan})
     _write_darks(writer, detector, exposures, n_darks, begin - dt.timedelta(hours=3))
     shots = _shots(plan, begin, field, site, conditions, np.random.default_rng([seed, 0]))
@@ -370,6 +411,8 @@ class _Writer:
     site: Site | None
     gain_in_header: bool
     seed: int
+    detector: Detector
+    overscan_px: int
 
     def rng(self, kind: str, filter: str | None, number: int) -> np.random.Generator:
         """Return the generator of one frame: no frame depends on how many came before it."""
@@ -389,6 +432,8 @@ class _Writer:
     ) -> None:
         """Write `counts` to `name` under the night's directory, unsigned by BZERO."""
         scope = self.telescope
+        if self.overscan_px:
+            counts = self._with_overscan(counts, name)
         focal_mm = scope.pixel_um * 206.264806 / scope.scale_arcsec_px * FOCAL_LENGTH_ERROR
         header = fits.Header()
         header["DATE-OBS"] = (utc_text(start), "start of exposure, UT")
@@ -421,9 +466,19 @@ class _Writer:
             )
         for key, value in (cards or {}).items():
             header[key] = value
+        if self.overscan_px:
+            width, height = scope.width_px, scope.height_px
+            header["TRIMSEC"] = f"[1:{width},1:{height}]"
+            header["BIASSEC"] = f"[{width + 1}:{width + self.overscan_px},1:{height}]"
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         fits.PrimaryHDU(counts, header).writeto(path, overwrite=True)
+
+    def _with_overscan(self, counts: NDArray[np.uint16], name: str) -> NDArray[np.uint16]:
+        rng = self.rng(name, "overscan", 0)  # its own: without overscan nothing else changes
+        wide = with_overscan(counts, self.detector, rng, self.overscan_px).astype(np.int64)
+        drift_adu = round(BIAS_DRIFT_ADU * float(rng.standard_normal()))
+        return np.clip(wide + drift_adu, 0, self.telescope.stop_adu).astype(np.uint16)
 
 
 def utc_text(moment: dt.datetime) -> str:
@@ -445,11 +500,16 @@ def _write_biases(writer: _Writer, detector: Detector, n: int, begin: dt.datetim
 
 
 def _write_flats(
-    writer: _Writer, detector: Detector, filters: Sequence[str], n: int, begin: dt.datetime
+    writer: _Writer,
+    detector: Detector,
+    filters: Sequence[str],
+    n: int,
+    begin: dt.datetime,
+    first: int = 1,
 ) -> None:
     for filter in filters:
         level_e = detector.telescope.passband(filter).flat_adu * detector.telescope.gain_e_adu
-        for number in range(1, n + 1):
+        for number in range(first, first + n):
             rng = writer.rng(FLAT, filter, number)
             level = level_e * rng.uniform(1 - FLAT_LEVEL_SPREAD, 1 + FLAT_LEVEL_SPREAD)
             counts, _ = expose(

@@ -13,8 +13,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,8 +20,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wombat_dagster.domain import WcsSolution
+import numpy as np
+
+from wombat_dagster.domain import Detections, WcsSolution
 from wombat_dagster.solvers.base import Reason, RungOptions, SolveOutcome, SolveRequest
+from wombat_dagster.solvers.programs import ProgramRun, run_program
+from wombat_dagster.solvers.star_database import examine_set, set_for_field
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +50,18 @@ USUAL_DATABASES = {
     "win32": (r"C:\Program Files\astap", r"C:\Program Files (x86)\astap"),
     "linux": ("/usr/share/astap/data", "/opt/astap", "/usr/local/opt/astap"),
 }
+OLD_VERSION = re.compile(r"(CLI-)?20(1\d|2[0-3])\.")
+OLD_SETS = ("h18", "h17", "g18", "g17", "v17", "w08")  # known to the version of 2022
 DATABASE_MARKS = ("*_0101.1476", "*_0101.290", "*_0101.001")  # how ASTAP detects a set
 
 BANNER_TIMEOUT_S = 10.0
 ANALYSE_TIMEOUT_S = 60.0
 FRESH_TOLERANCE_S = 2.0  # time stamps of some file systems are that coarse
+LONG_INTEGERS = 32  # of BITPIX
+LEVEL_SKY_ADU, LEVEL_RMS_ADU, LEVEL_STOP_ADU = 1000.0, 10.0, 65535.0
 NO_HFD = 90.0  # without stars 2022 reports 99.0 (2026: 21.5, with STARS=0)
 
+TILE_ERROR = "error reading star database"  # also when a tile in the search circle is missing
 _BANNER = re.compile(r"ASTAP.*?version\s+(\S+)")
 _QUADS = re.compile(r"(\d+) of \d+ quads selected matching")
 _STARS = re.compile(r"(\d+) stars, \d+ quads selected in the image")
@@ -63,7 +70,7 @@ _ERRORS = (
     ("error reading image", Reason.BAD_FILE),
     ("accessing the file", Reason.BAD_FILE),
     ("no star database", Reason.NO_DATABASE),
-    ("error reading star database", Reason.NO_DATABASE),
+    (TILE_ERROR, Reason.NO_DATABASE),
 )
 
 
@@ -73,15 +80,6 @@ class Analysis:
 
     hfd_median_px: float | None
     n_stars: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """How the program ended; `exit_code` None when it had to be killed."""
-
-    exit_code: int | None
-    output: str
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Astap:
         with _workspace(path) as (folder, problem):
             if problem:
                 return None
-            run = _run(
+            run = run_program(
                 [str(self.program), "-f", str(folder / "in.fits"), "-analyse", f"{snr_min:g}"],
                 folder,
                 ANALYSE_TIMEOUT_S,
@@ -117,9 +115,10 @@ class Astap:
                 problem = _truncated(folder / "in.fits")
             if problem:
                 return self._outcome(reason=Reason.BAD_FILE, message=problem)
+            _level(folder / "in.fits", request.detections)
             command = self._command(request, options, folder)
             begun = time.time()
-            run = _run(command, folder, timeout_s)
+            run = run_program(command, folder, timeout_s)
             ini = _fresh_ini(folder / "out.ini", since=begun)
         outcome = self._judged(run, ini, timeout_s)
         words = [word.replace(str(folder), "W") for word in command]
@@ -149,9 +148,20 @@ class Astap:
             command += ["-t", f"{options.tolerance:g}"]
         if self.database is not None:
             command += ["-d", str(self.database)]
+            name = set_for_field(self.database, options.fov_deg) if options.fov_deg else None
+            if name is not None and not self.is_old:  # the version of 2022 takes what it finds
+                command += ["-D", name]
         return command
 
-    def _judged(self, run: _Run, ini: Mapping[str, str] | None, timeout_s: float) -> dict:
+    @property
+    def is_old(self) -> bool:
+        """Whether the program is of the kind of 2022; one that says no version is taken for that.
+
+        Old: knows fewer sets and no ``-D``.
+        """
+        return self.version is None or OLD_VERSION.match(self.version) is not None
+
+    def _judged(self, run: ProgramRun, ini: Mapping[str, str] | None, timeout_s: float) -> dict:
         """Return solution, reason and message; only a fresh PLTSOLVD=T is a success."""
         if run.exit_code is None:
             return {"reason": Reason.TIMEOUT, "message": f"killed after {timeout_s:g} s"}
@@ -163,7 +173,13 @@ class Astap:
         remarks = [ini[key].strip() for key in ("ERROR", "WARNING") if ini.get(key, "").strip()]
         message = "; ".join(remarks)
         if ini.get("PLTSOLVD", "").strip() != "T":
-            reason = _reason_of(ini.get("ERROR", "")) or Reason.NO_MATCH
+            error = ini.get("ERROR", "")
+            reason = _reason_of(error) or Reason.NO_MATCH
+            if TILE_ERROR in error.casefold() and self.database is not None:
+                found = examine_set(self.database)
+                if not found.problem:  # the stars that are there did not match
+                    reason = Reason.NO_MATCH
+                message = f"{message} {found.problem or found.words}"
             return {"reason": reason, "message": message}
         solution = _solution(ini)
         if solution is None:
@@ -225,7 +241,7 @@ def has_database(folder: Path) -> bool:
 def program_version(program: Path) -> str | None:
     """Return the version of the banner, e.g. ``CLI-2022.11.11``, None when it does not say."""
     with tempfile.TemporaryDirectory(prefix="wombat_astap_") as folder:
-        run = _run([str(program), "-h"], Path(folder), BANNER_TIMEOUT_S)
+        run = run_program([str(program), "-h"], Path(folder), BANNER_TIMEOUT_S)
     found = _BANNER.search(run.output)
     return found[1] if found else None
 
@@ -265,42 +281,23 @@ def _truncated(path: Path) -> str:
     return ""
 
 
-def _run(command: list[str], folder: Path, timeout_s: float) -> _Run:
-    """Run a program in `folder` and, when it takes too long, kill it with all its children."""
-    begun = time.perf_counter()
-    log.debug("%s", shlex.join(command))
-    # Into a file: a grandchild that outlives the program would hold a pipe open.
-    with (folder / "stdout.txt").open("w+b") as stdout:
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return _Run(126, f"{command[0]}: {error}", time.perf_counter() - begun)
-        try:
-            exit_code: int | None = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            exit_code = None
-        finally:
-            _kill_group(process)
-        stdout.seek(0)
-        output = stdout.read().decode("utf-8", "replace")
-    return _Run(exit_code, output, time.perf_counter() - begun)
+def _level(path: Path, stars: Detections) -> None:
+    """Bring a copy's counts to where ASTAP sees stars, if they are not there.
 
+    Measured with 2022: no stars with the sky three sigmas below zero, with noise of less than
+    0.3 counts, or in 32-bit integers above 65535.
+    """
+    from astropy.io import fits
 
-def _kill_group(process: subprocess.Popen) -> None:
-    """Kill what is left of a process and of the group it leads."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if sys.platform == "win32":
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    if not stars.sky_rms_adu > 0:
+        return
+    is_wide = fits.getval(path, "BITPIX") == LONG_INTEGERS
+    if stars.sky_adu >= 0 and stars.sky_rms_adu >= 1 and not is_wide:
+        return
+    pixels = fits.getdata(path).astype(np.float32)
+    levelled = LEVEL_SKY_ADU + (pixels - stars.sky_adu) * (LEVEL_RMS_ADU / stars.sky_rms_adu)
+    whole = np.nan_to_num(levelled, nan=LEVEL_SKY_ADU, posinf=LEVEL_STOP_ADU)
+    fits.writeto(path, np.clip(whole, 0.0, LEVEL_STOP_ADU), overwrite=True)
 
 
 def _fresh_ini(path: Path, *, since: float) -> dict[str, str] | None:

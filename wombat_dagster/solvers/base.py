@@ -4,6 +4,7 @@ A solver never raises for a frame it cannot solve: it returns the reason, one of
 `Reason`. None of them may touch the science file: the request names a private copy.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -39,6 +40,8 @@ class SolveRequest:
     `file` is what the row in ``WCS`` is called; `image_path` a private, uncompressed, 2-D primary
     HDU that a program may read. `scale_tolerance` is relative: 0.05 for a header that says its
     scale, 0.2 when that is a guess. `ra_deg`, `dec_deg` are where the frame's centre should be.
+    `header` are the raw frame's cards, as far as they can be read, for the solution that it may
+    have brought along; their pixels must be those of the image (a trimmed one's CRPIX moved).
     """
 
     file: str
@@ -53,6 +56,7 @@ class SolveRequest:
     radius_deg: float = 5.0
     star_table: StarTable | None = None
     reference: Reference | None = None
+    header: Mapping[str, str | bool | int | float] | None = None
     timeout_s: float = 60.0
     snr_min: float = 10.0
 

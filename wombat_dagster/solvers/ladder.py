@@ -1,8 +1,8 @@
 """The ladder: which attempts a frame gets, in which order, and what is believed of the answers.
 
 PLATE_SOLVING.md section 3. One rung is one row of `RUNGS`; each attempt is recorded; the first
-*accepted* solution ends the climb. A rung of a program that failed for a reason no retry can cure
-is skipped, the embedded solver and the propagation still get their turn.
+*accepted* solution ends the climb. A program that failed for a reason no retry can cure is not
+asked again; the other solvers still get their turn.
 """
 
 import datetime as dt
@@ -31,8 +31,9 @@ from wombat_dagster.solvers.base import (
     Solver,
     SolveRequest,
 )
-from wombat_dagster.solvers.fitting import MIN_MATCHED, agreement, is_supported
+from wombat_dagster.solvers.fitting import MIN_MATCHED, agreement, is_supported, refine
 from wombat_dagster.solvers.propagate import Propagator
+from wombat_dagster.solvers.star_database import StarSource
 from wombat_dagster.tangent import project
 
 log = logging.getLogger(__name__)
@@ -44,20 +45,31 @@ VERIFY_RADIUS_PX = 4.0
 
 BLIND_RADIUS_DEG = 180.0
 BLIND_TIMEOUT_S = 300.0
+SOLVE_FIELD_TIMEOUT_S = 10.0  # near a right position a second does; on a wrong one it never ends
 MIN_MAX_STARS = 20  # ASTAP needs so many to make quads of
+MOST_MAX_STARS = 1000
 DEFAULT_MAX_STARS = 300  # without a star table to count in: solves the test frames as 500 does
 
-INCURABLE = frozenset(
-    {Reason.NO_DATABASE, Reason.BAD_FILE, Reason.NO_STARS, Reason.CRASHED, Reason.TIMEOUT}
-)
-"""Reasons that the next rung of the same program would only meet again."""
+VERIFY_STARS = 600  # of the circle around a frame
+EDGE_FACTOR = 1.05
+REFITTED_FOV_DEG = 6.0  # frames higher than that need not be right before they are fitted
+GUESSED_SCALE_TOLERANCE = 0.25  # to which solve-field opens a scale: any would take half a minute
+HOURS_OF_RA = 24.0  # a bare number below may be hours that somebody took for degrees
+
+INCURABLE = frozenset({Reason.NO_DATABASE, Reason.BAD_FILE, Reason.CRASHED})
+"""Reasons that the next rung of the same program would only meet again.
+
+Not a time-out, where the next rung has more time; nor a lack of stars, where we see some.
+"""
 
 
 class Kind(StrEnum):
     """Who climbs a rung."""
 
+    HEADER = "header"
     ASTAP = "astap"
     EMBEDDED = "embedded"
+    SOLVE_FIELD = "solve-field"
     PROPAGATE = "propagate"
 
 
@@ -70,21 +82,42 @@ class Rung:
     fov_deg: float | None = None
     radius_deg: float | None = None
     count_stars: bool = False  # -s from the star table
+    max_stars: int | None = None
     tolerance: float | None = None
     any_scale: bool = False  # the field of view is searched, so the header's scale is not binding
+    in_hours: bool = False  # the header's right ascension, a number, was hours and not degrees
     blind: bool = False
     timeout_s: float | None = None
 
 
 RUNGS = (
+    Rung(name="0 header", kind=Kind.HEADER, any_scale=True),
     Rung(name="1 hinted", kind=Kind.ASTAP),
     Rung(name="2 star count", kind=Kind.ASTAP, count_stars=True),
     Rung(name="2 tolerance", kind=Kind.ASTAP, count_stars=True, tolerance=0.01),
+    Rung(name="2 RA in hours", kind=Kind.ASTAP, in_hours=True),
     Rung(name="3 any field", kind=Kind.ASTAP, fov_deg=0.0, radius_deg=10.0, any_scale=True),
+    Rung(
+        name="3 few stars",  # for a catalogue that is shallower than the frame
+        kind=Kind.ASTAP,
+        fov_deg=0.0,
+        radius_deg=10.0,
+        max_stars=50,
+        any_scale=True,
+    ),
     Rung(name="4 fov 10", kind=Kind.ASTAP, fov_deg=10.0, any_scale=True),
     Rung(name="5 fov 30", kind=Kind.ASTAP, fov_deg=30.0, any_scale=True),
     Rung(name="6 radius 30", kind=Kind.ASTAP, radius_deg=30.0),
     Rung(name="7 embedded", kind=Kind.EMBEDDED),
+    Rung(name="7 RA in hours", kind=Kind.EMBEDDED, in_hours=True),
+    Rung(name="7 any scale", kind=Kind.EMBEDDED, fov_deg=0.0, any_scale=True),
+    Rung(name="7 solve-field", kind=Kind.SOLVE_FIELD, timeout_s=SOLVE_FIELD_TIMEOUT_S),
+    Rung(
+        name="7 solve-field, scale",
+        kind=Kind.SOLVE_FIELD,
+        any_scale=True,
+        timeout_s=2 * SOLVE_FIELD_TIMEOUT_S,
+    ),
     Rung(
         name="8 blind",
         kind=Kind.ASTAP,
@@ -101,23 +134,32 @@ def solve_frame(
     *,
     astap: Solver | None,
     embedded: Solver | None,
+    solve_field: Solver | None = None,
+    header: Solver | None = None,
     propagator: Solver | None = None,
+    stars: StarSource | None = None,
     blind: bool = False,
     rotation_tolerance_deg: float = ROTATION_TOLERANCE_DEG,
 ) -> FrameSolution:
     """Climb the ladder with one frame and return everything known of its solution.
 
-    `astap` None: not found; the embedded solver then does it and the message says so. `blind`
+    A solver that is None is not there; without `astap` the message says who did it instead.
+    `header` looks at the solution that the frame brought along. `stars` says which stars there
+    are wherever a solution puts the frame; without it the request's table must testify. `blind`
     searches the whole sky when all else failed; it is switched on by itself when nothing says
     where the frame points. `propagator` defaults to the one of this package; it and the checks of
     parity and rotation need `request.reference`.
     """
     solvers: dict[Kind, Solver | None] = {
+        Kind.HEADER: header,
         Kind.ASTAP: astap,
         Kind.EMBEDDED: embedded,
+        Kind.SOLVE_FIELD: solve_field,
         Kind.PROPAGATE: propagator or Propagator(),
     }
-    climb = _climb(request, solvers, blind=blind, rotation_tolerance_deg=rotation_tolerance_deg)
+    climb = _climb(
+        request, solvers, stars, blind=blind, rotation_tolerance_deg=rotation_tolerance_deg
+    )
     tries = list(climb)
     return _frame_solution(request, tries, _remark(astap, tries))
 
@@ -136,7 +178,7 @@ def propagate_frame(
     asked = replace(request, reference=reference)
     solver = propagator or Propagator()
     rung = RUNGS[-1]
-    one = _attempt(asked, rung, solver, RungOptions(), rotation_tolerance_deg)
+    one = _attempt(asked, rung, solver, RungOptions(), None, rotation_tolerance_deg)
     return _frame_solution(asked, [one], "")
 
 
@@ -246,58 +288,96 @@ class _Try:
 def _climb(
     request: SolveRequest,
     solvers: dict[Kind, Solver | None],
+    stars: StarSource | None,
     *,
     blind: bool,
     rotation_tolerance_deg: float,
 ) -> Iterator[_Try]:
     """Yield the attempts, the accepted one last."""
-    given_up: set[Kind] = set()
-    done: set[tuple[Kind, RungOptions]] = set()
+    given_up: dict[Kind, float] = {}  # since which time-out; infinite: for good
+    done: set[tuple[Kind, RungOptions, float | None, float]] = set()
     for rung in RUNGS:
         solver = solvers[rung.kind]
-        if solver is None or rung.kind in given_up or not _applies(rung, request, blind=blind):
+        if solver is None or not _applies(rung, request, blind=blind):
             continue
-        options = _options(rung, request)
-        if (rung.kind, options) in done:  # no scale in the header: rung 1 was rung 3 already
+        options = _options(rung, request, stars)
+        if (options.timeout_s or request.timeout_s) <= given_up.get(rung.kind, 0.0):
             continue
-        done.add((rung.kind, options))
-        one = _attempt(request, rung, solver, options, rotation_tolerance_deg)
+        asked = _hinted(rung, request)
+        question = (rung.kind, options, asked.ra_deg, asked.scale_tolerance)
+        if question in done:  # without a scale in the header several rungs are one
+            continue
+        done.add(question)
+        one = _attempt(request, rung, solver, options, stars, rotation_tolerance_deg)
         log.debug("%s: rung %s: %s", request.file, rung.name, one.word)
         yield one
         if one.accepted:
             return
-        if one.outcome.solution is None and one.outcome.reason in INCURABLE:
-            given_up.add(rung.kind)
+        if _is_final(rung, request, one.outcome):
+            given_up[rung.kind] = np.inf
+        elif one.outcome.reason is Reason.TIMEOUT:
+            given_up[rung.kind] = options.timeout_s or request.timeout_s
+
+
+def _is_final(rung: Rung, request: SolveRequest, outcome: SolveOutcome) -> bool:
+    """Whether the solver would say the same on every other rung."""
+    if outcome.solution is not None:
+        return False
+    if outcome.reason is Reason.NO_STARS:
+        return rung.kind is not Kind.ASTAP or len(request.detections) < MIN_MATCHED
+    if outcome.reason is Reason.NO_DATABASE and rung.kind is Kind.EMBEDDED:
+        return False  # too few stars here, or for this scale
+    return outcome.reason in INCURABLE
 
 
 def _applies(rung: Rung, request: SolveRequest, *, blind: bool) -> bool:
+    if rung.in_hours:
+        return request.has_position and 0.0 < (request.ra_deg or 0.0) < HOURS_OF_RA
     if rung.blind:
         return blind or not request.has_position
+    if rung.kind is Kind.HEADER:
+        return request.header is not None and "CTYPE1" in request.header
     if rung.kind is Kind.PROPAGATE:
         return request.reference is not None
-    return rung.kind is Kind.EMBEDDED or request.has_position
+    return rung.kind is not Kind.ASTAP or request.has_position
 
 
-def _options(rung: Rung, request: SolveRequest) -> RungOptions:
+def _hinted(rung: Rung, request: SolveRequest) -> SolveRequest:
+    """Return the request as a rung reads it: RA in hours, or a scale that is but a guess."""
+    if rung.in_hours and request.ra_deg is not None:  # and no stars of the wrong place
+        return replace(request, ra_deg=15.0 * request.ra_deg, star_table=None)
+    if rung.kind is Kind.SOLVE_FIELD and rung.any_scale and request.scale_arcsec_px is not None:
+        return replace(request, scale_tolerance=GUESSED_SCALE_TOLERANCE)
+    return request
+
+
+def _options(rung: Rung, request: SolveRequest, stars: StarSource | None) -> RungOptions:
     fov_deg = (request.fov_deg or 0.0) if rung.fov_deg is None else rung.fov_deg
     return RungOptions(
         fov_deg=fov_deg,
         radius_deg=request.radius_deg if rung.radius_deg is None else rung.radius_deg,
-        max_stars=_stars_on_image(request) if rung.count_stars else None,
+        max_stars=_stars_on_image(request, stars) if rung.count_stars else rung.max_stars,
         tolerance=rung.tolerance,
-        timeout_s=rung.timeout_s,
+        timeout_s=rung.timeout_s if rung.blind or request.has_position else None,
     )
 
 
-def _stars_on_image(request: SolveRequest) -> int:
-    """Return how many stars of the table an image of this size holds where the header points."""
+def _stars_on_image(request: SolveRequest, stars: StarSource | None) -> int:
+    """Return how many stars are known on an area like the image's where the header points."""
     table, scale = request.star_table, request.scale_arcsec_px
-    if table is None or scale is None or request.ra_deg is None or request.dec_deg is None:
+    if scale is None or request.ra_deg is None or request.dec_deg is None:
         return DEFAULT_MAX_STARS
+    radius_px = np.sqrt(request.width_px * request.height_px / np.pi)
+    radius_deg = float(np.degrees(np.arctan(radius_px * np.radians(scale / 3600.0))))
+    if table is None:
+        table = _known_stars(
+            stars, request.ra_deg, request.dec_deg, radius_deg, max_stars=MOST_MAX_STARS
+        )
+        return DEFAULT_MAX_STARS if table is None else max(MIN_MAX_STARS, len(table))
     xi, eta = project(table.ra_deg, table.dec_deg, ra0_deg=request.ra_deg, dec0_deg=request.dec_deg)
-    radius_deg = np.sqrt(request.width_px * request.height_px / np.pi) * scale / 3600.0
     with np.errstate(invalid="ignore"):  # NaN: other side of the sky
-        return max(MIN_MAX_STARS, int(np.sum(np.hypot(xi, eta) <= radius_deg)))
+        near = np.hypot(xi, eta) <= np.degrees(np.tan(np.radians(radius_deg)))
+    return min(MOST_MAX_STARS, max(MIN_MAX_STARS, int(np.sum(near))))
 
 
 def _attempt(
@@ -305,9 +385,15 @@ def _attempt(
     rung: Rung,
     solver: Solver,
     options: RungOptions,
+    stars: StarSource | None,
     rotation_tolerance_deg: float,
 ) -> _Try:
-    outcome = _testified(solver.solve(request, options), request)
+    outcome = solver.solve(_hinted(rung, request), options)
+    if outcome.reason is Reason.CRASHED and not len(request.detections):
+        # ASTAP 2022 divides by zero where there is nothing to see, and leaves with exit code 0.
+        message = f"no stars detected; {solver.name}: {outcome.message}"
+        outcome = replace(outcome, reason=Reason.NO_STARS, message=message)
+    outcome = _testified(outcome, request, stars)
     rejected = None
     if outcome.solution is not None:
         reference = request.reference.solution if request.reference else None
@@ -324,32 +410,80 @@ def _attempt(
             rotation_tolerance_deg=rotation_tolerance_deg,
         )
     why = _numbers(outcome, rejected, request, request.reference)
+    if rung.in_hours and outcome.solution is not None and rejected is None:
+        hours = f"the header's RA {request.ra_deg:g} is hours, not degrees"
+        why = "; ".join(filter(None, (hours, why)))
     return _Try(rung=rung, options=options, outcome=outcome, rejected=rejected, why=why)
 
 
-def _testified(outcome: SolveOutcome, request: SolveRequest) -> SolveOutcome:
-    """Return the outcome with what the star table says of a solution that brought no count."""
-    table: StarTable | None = request.star_table
-    if outcome.solution is None or outcome.n_matched is not None or table is None:
+def _testified(
+    outcome: SolveOutcome, request: SolveRequest, stars: StarSource | None
+) -> SolveOutcome:
+    """Return the outcome with what the stars say of a solution that brought no count.
+
+    Fitted to them, where it is right already: ASTAP's is good to some tenths of a pixel, and to
+    some pixels in the corners of a wide frame, more near a pole.
+    """
+    solution = outcome.solution
+    if solution is None or outcome.n_matched is not None:
         return outcome
+    table = _stars_around(solution, request, stars)
+    if table is None:
+        return outcome
+    width_px, height_px = request.width_px, request.height_px
     fit = agreement(
-        outcome.solution,
+        solution,
         request.detections,
         table,
-        width_px=request.width_px,
-        height_px=request.height_px,
+        width_px=width_px,
+        height_px=height_px,
         radius_px=VERIFY_RADIUS_PX,
     )
     if fit.n_expected < MIN_MATCHED:  # table or frame too poor to testify
         return outcome
+    height_deg = height_px * solution.scale_arcsec_px / 3600.0
+    if is_supported(fit.n_matched, fit.n_expected, fit.rms_px) or height_deg > REFITTED_FOV_DEG:
+        better = refine(solution, request.detections, table, width_px=width_px, height_px=height_px)
+        if better is not None and better.n_matched >= fit.n_matched:
+            fit = better
     matched = bool(np.isfinite(fit.rms_px))
     return replace(
         outcome,
+        solution=fit.solution,
         n_matched=fit.n_matched,
         n_expected=fit.n_expected,
         rms_px=fit.rms_px if matched else None,
         rms_arcsec=fit.rms_arcsec if matched else None,
     )
+
+
+def _stars_around(
+    solution: WcsSolution, request: SolveRequest, stars: StarSource | None
+) -> StarTable | None:
+    """Return the stars where a solution puts the frame, be it far from where the header did."""
+    half_px = 0.5 * float(np.hypot(request.width_px, request.height_px))
+    half = float(np.arctan(half_px * np.radians(solution.scale_arcsec_px / 3600.0)))
+    found = _known_stars(
+        stars,
+        solution.ra_deg,
+        solution.dec_deg,
+        EDGE_FACTOR * float(np.degrees(half)),
+        max_stars=VERIFY_STARS,
+    )
+    return request.star_table if found is None else found
+
+
+def _known_stars(
+    stars: StarSource | None, ra_deg: float, dec_deg: float, radius_deg: float, *, max_stars: int
+) -> StarTable | None:
+    """Return the stars of a circle; None where nobody or no readable database knows them."""
+    if stars is None:
+        return None
+    try:
+        return stars(ra_deg, dec_deg, radius_deg, max_stars=max_stars)
+    except (OSError, ValueError) as error:
+        log.debug("no stars to judge by: %s", error)
+        return None
 
 
 # ------------------------------------------------------------------------------------ the checks
@@ -473,6 +607,9 @@ def _recorded(one: _Try) -> SolveAttempt:
 def _remark(astap: Solver | None, tries: Sequence[_Try]) -> str:
     """Return why another solver than ASTAP had to do it, "" when ASTAP did or nobody could."""
     of_astap = [one for one in tries if one.rung.kind is Kind.ASTAP]
+    last_kind = tries[-1].rung.kind if tries else None
+    if last_kind is Kind.HEADER and tries[-1].accepted:
+        return ""
     if astap is None:
         why = "ASTAP not found"
     elif of_astap and not of_astap[-1].accepted:
@@ -480,12 +617,13 @@ def _remark(astap: Solver | None, tries: Sequence[_Try]) -> str:
         why = f"ASTAP: {(last.outcome.message or last.word).rstrip('. ')}"
     else:
         return ""
-    if tries and tries[-1].accepted:
-        how: dict[Kind, str] = {
+    if last_kind is not None and tries[-1].accepted:
+        how = {
             Kind.EMBEDDED: "solved by the embedded catalogue solver",
+            Kind.SOLVE_FIELD: "solved by solve-field",
             Kind.PROPAGATE: "propagated from a solved frame",
         }
-        return f"{why}: {how.get(tries[-1].rung.kind, 'solved')}"
+        return f"{why}: {how.get(last_kind, 'solved')}"
     return why if astap is None else ""
 
 

@@ -14,13 +14,15 @@ from wombat_dagster.solvers.base import (
     SolveOutcome,
     SolveRequest,
 )
-from wombat_dagster.solvers.fitting import MIN_MATCHED, Fit, is_supported, refine
+from wombat_dagster.solvers.fitting import MIN_MATCHED, Fit, centred, is_supported, refine
 from wombat_dagster.solvers.patterns import shift_votes, similarities
 from wombat_dagster.tangent import pixel_to_sky
 
 VOTING_STARS = 50
 TURNED_STARS = 30
 MAX_DRIFT_FRAMES = 0.8  # of the longer side; a fifth of the stars must remain
+RADII_PX = (8.0, 4.0, 2.5)
+NEAR_RADII_PX = RADII_PX[1:]  # once the frame's stars lie on those of the reference
 SCALE_RANGE = (0.98, 1.02)  # same telescope: focus and refraction change no more
 
 
@@ -67,28 +69,55 @@ def _propagated(
     if min(n_here, n_there) < MIN_MATCHED:
         message = f"{n_here} stars here, {n_there} on {reference.file}, {MIN_MATCHED} wanted"
         return None, None, Reason.NO_STARS, message
-    stars = _sky_of(reference)
     for candidate in _candidates(request, reference):
-        fit = _refined(request, candidate, stars)
-        if fit is None:
-            continue
-        if request.star_table is not None:
-            absolute = _refined(request, fit.solution, request.star_table)
-            if absolute is not None:
-                return absolute, request.star_table.name, None, ""
-        return fit, stars.name, None, ""
+        found = _from_table(request, candidate, RADII_PX) or _from_stars(
+            request, candidate, reference
+        )
+        if found is not None:
+            fit, database = found
+            return fit, database, None, ""
     message = f"{n_here} stars do not match the {n_there} of {reference.file}"
     return None, None, Reason.NO_MATCH, message
 
 
-def _refined(request: SolveRequest, start: WcsSolution, table: StarTable) -> Fit | None:
+def _from_table(
+    request: SolveRequest, start: WcsSolution, radii_px: tuple[float, ...]
+) -> tuple[Fit, str] | None:
+    """Return the fit to the request's star table and its name."""
+    table = request.star_table
+    if table is None:
+        return None
+    fit = _refined(request, start, table, radii_px, find_distortion=True)
+    return (fit, table.name) if fit is not None else None
+
+
+def _from_stars(
+    request: SolveRequest, start: WcsSolution, reference: Reference
+) -> tuple[Fit, str] | None:
+    """Return the fit to the reference frame's stars, or to the table once they have led there."""
+    stars = _sky_of(reference)
+    fit = _refined(request, start, stars, RADII_PX, find_distortion=False)
+    if fit is None:
+        return None
+    return _from_table(request, fit.solution, NEAR_RADII_PX) or (fit, stars.name)
+
+
+def _refined(
+    request: SolveRequest,
+    start: WcsSolution,
+    table: StarTable,
+    radii_px: tuple[float, ...],
+    *,
+    find_distortion: bool,
+) -> Fit | None:
     fit = refine(
         start,
         request.detections,
         table,
         width_px=request.width_px,
         height_px=request.height_px,
-        radii_px=(8.0, 4.0, 2.5),
+        radii_px=radii_px,
+        find_distortion=find_distortion,
     )
     if fit is None or not is_supported(fit.n_matched, fit.n_expected, fit.rms_px):
         return None
@@ -117,7 +146,7 @@ def _candidates(request: SolveRequest, reference: Reference) -> Iterator[WcsSolu
         here.y_px[:VOTING_STARS],
     )
     for dx, dy, _ in shifts:
-        yield replace(old, crpix_x=old.crpix_x + dx, crpix_y=old.crpix_y + dy)
+        yield _moved(request, old, crpix_x=old.crpix_x + dx, crpix_y=old.crpix_y + dy)
     yield from _turned(request, reference)
 
 
@@ -141,7 +170,8 @@ def _turned(request: SolveRequest, reference: Reference) -> Iterator[WcsSolution
         back = (x0 + 1.0) + 1j * (y0 + 1.0)
         old_reference = complex(old.crpix_x, old.crpix_y)
         new_reference = (old_reference - back - one.shift) / one.turn + back
-        yield replace(
+        yield _moved(
+            request,
             old,
             crpix_x=new_reference.real,
             crpix_y=new_reference.imag,
@@ -150,3 +180,12 @@ def _turned(request: SolveRequest, reference: Reference) -> Iterator[WcsSolution
             cd21=old.cd21 * c + old.cd22 * s,
             cd22=-old.cd21 * s + old.cd22 * c,
         )
+
+
+def _moved(request: SolveRequest, old: WcsSolution, **linear: float) -> WcsSolution:
+    """Return `old` with new values of its linear part, its distortion where it was on the chip."""
+    moved = replace(old, sip=None, **linear)
+    if old.sip is None:
+        return moved
+    moved = centred(moved, width_px=request.width_px, height_px=request.height_px)
+    return replace(moved, sip=old.sip)

@@ -1,25 +1,38 @@
 """Makes the master frames of a night: which frames, which are refused, where the result lies.
 
-The pixels are combined in `science.calibration`; here files meet formulas. An existing master that
-a person made is used and never overwritten; one of ours is made again only when its inputs change.
+The pixels are combined in `stacking`. Every master of ours is made of raw counts plus PEDESTAL, or
+of raw counts less their overscan, trimmed, so that it can be subtracted from any frame treated
+likewise. An existing master that a person made is used and never overwritten; one of ours
+is made again only when its inputs change.
 """
 
 import datetime as dt
 import hashlib
 import logging
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from numpy.typing import NDArray
 
-from wombat_dagster.domain import FrameGroup, FrameKind, Master, NoCalibration, RawFrame, Sourced
+from wombat_dagster.domain import FrameKind, Master, NoCalibration, RawFrame
 from wombat_dagster.observatory import Observatory
-from wombat_dagster.science import calibration, detector, flats, matching
+from wombat_dagster.science import calibration, matching
+from wombat_dagster.stages.library import available_masters
+from wombat_dagster.stages.stacking import (
+    MAX_REFUSALS_IN_WORDS,
+    SUBTRACTED_BEFORE,
+    CombinedUnit,
+    Offset,
+    PreparedFrames,
+    Unit,
+    combine_unit,
+    twilights_of,
+)
 from wombat_dagster.store import headers
 from wombat_dagster.store.frames import (
     UnreadableFrame,
@@ -30,40 +43,21 @@ from wombat_dagster.store.frames import (
     read_master,
     write_master,
 )
-from wombat_dagster.store.layout import FoundMaster, find_masters, night_directories
+from wombat_dagster.store.layout import (
+    FILTER_DIRECTORIES,
+    FoundMaster,
+    find_masters,
+    night_directories,
+)
 from wombat_dagster.store.stacks import FrameStack
 
 log = logging.getLogger(__name__)
 
+RECIPE = "2"  # another number makes every master of ours again
 INPUTS_CARD = "WOMBINP"
 SCRATCH = ".scratch"  # below the products: hidden, and a disk
 NOISE_NEGLECTED = "gain measured without the read noise, which is not known"
-MAX_REFUSALS_IN_WORDS = 3
-
-Image = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
-    """The frames of one master: a night's frames of one kind, group, filter and exposure."""
-
-    kind: FrameKind
-    date: dt.date
-    group: FrameGroup
-    filter: str | None
-    exposure_s: float | None
-    frames: tuple[RawFrame, ...]
-
-    @property
-    def words(self) -> str:
-        """Words for a reason: ``flats in V on 2025-10-15 (1024x1024 1x1)``."""
-        plural = {"bias": "biases", "flat": "flats", "dark": "darks"}[self.kind.value]
-        bits = [plural]
-        if self.kind is FrameKind.DARK:
-            bits.append(f"of {self.exposure_s:g} s")
-        if self.filter is not None:
-            bits.append(f"in {self.filter}")
-        return f"{' '.join(bits)} on {self.date} ({self.group.shape_words})"
+MAX_FLAT_DARK_DIFFERENCE_C = 5.0  # where no limit is configured
 
 
 def units_of(frames: Iterable[RawFrame]) -> list[Unit]:
@@ -157,6 +151,7 @@ def _as_master(observatory: Observatory, file: FoundMaster, date: dt.date) -> Ma
         n_refused=0,
         exposure_s=file.exposure_s,
         made_by_us=False,
+        pedestal_adu=headers.pedestal_adu(header),
         notes=tuple(notes),
     )
 
@@ -164,24 +159,36 @@ def _as_master(observatory: Observatory, file: FoundMaster, date: dt.date) -> Ma
 def _make_master(observatory: Observatory, unit: Unit) -> Master:
     settings = observatory.settings.calibration
     calibration.refuse_too_few(len(unit.frames), settings.min_frames, unit.words)
-    offset = _offset_master(observatory, unit)
+    unit, refusals = _alike(unit)
+    calibration.refuse_too_few(
+        len(unit.frames), settings.min_frames, _words_without(unit, refusals)
+    )
+    offset = _offset_of(observatory, unit)
     path = _free_path(observatory, unit)
     relative = observatory.layout.relative_to_data(path)
     known = {master.path: master for master in observatory.status.masters(unit.kind)}
     if relative in known and _inputs_card(path) == _inputs_hash(observatory, unit, offset):
         return known[relative]
     paths = [observatory.layout.data / frame.path for frame in unit.frames]
-    with FrameStack(paths, observatory.layout.products / SCRATCH) as stack:
-        refusals = [f"{Path(unit.frames[i].path).name}: {w}" for i, w in stack.unreadable.items()]
-        left = tuple(f for i, f in enumerate(unit.frames) if i not in stack.unreadable)
-        unit = replace(unit, frames=left)
-        calibration.refuse_too_few(len(left), settings.min_frames, _words_without(unit, refusals))
-        inputs = _inputs_hash(observatory, unit, offset)
-        combined = _Combined(stack, unit, offset, observatory, refusals)
-        header = _provenance(unit, offset, combined, inputs)
-        # Before the file: a crash between the two must not make ours look like the observer's.
-        observatory.status.remember_our_master(array_hash(combined.image.astype(np.float32)))
-        content_hash = write_master(path, combined.image, header, combined.mask)
+    try:
+        with FrameStack(paths, observatory.layout.products / SCRATCH) as stack:
+            refusals += [
+                f"{Path(unit.frames[i].path).name}: {w}" for i, w in stack.unreadable.items()
+            ]
+            left = tuple(f for i, f in enumerate(unit.frames) if i not in stack.unreadable)
+            unit = replace(unit, frames=left)
+            calibration.refuse_too_few(
+                len(left), settings.min_frames, _words_without(unit, refusals)
+            )
+            made = combine_unit(observatory, PreparedFrames(stack, left), unit, offset, refusals)
+    except (UnreadableFrame, ValueError) as error:
+        raise NoCalibration(f"{unit.words}: {error}") from error
+    if made.gain is not None and offset.frame_noise_adu is None:
+        made = replace(made, notes=(*made.notes, NOISE_NEGLECTED))
+    header = _provenance(unit, offset, made, _inputs_hash(observatory, unit, offset))
+    # Before the file: a crash between the two must not make ours look like the observer's.
+    observatory.status.remember_our_master(array_hash(made.image.astype(np.float32)))
+    content_hash = write_master(path, made.image, header, made.mask)
     return Master(
         kind=unit.kind,
         date=unit.date,
@@ -189,16 +196,116 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
         group=unit.group,
         path=relative,
         content_hash=content_hash,
-        n_used=combined.n_used,
-        n_refused=len(combined.refusals),
+        n_used=made.n_used,
+        n_refused=len(made.refusals),
         exposure_s=unit.exposure_s,
         ccd_temperature_c=_temperature_c(unit),
-        read_noise_adu=combined.read_noise_adu,
-        gain_e_adu=combined.gain_e_adu,
-        rejected_fraction=combined.rejected_fraction,
-        bias_hash=offset.content_hash if offset else None,
-        notes=(*combined.refusals, *combined.notes),
+        rejected_fraction=made.rejected_fraction,
+        noise=made.noise,
+        bias_hash=offset.bias_hash,
+        pedestal_adu=0.0,  # that of the frames is in the counts
+        notes=(*made.refusals, *made.notes),
+        **{
+            name: value
+            for quantity, names in _MEASURED_FIELDS.items()
+            if (measured := getattr(made, quantity)) is not None
+            for name, value in zip(names, (measured.value, measured.error), strict=True)
+        },
     )
+
+
+_MEASURED_FIELDS = {
+    "read_noise": ("read_noise_adu", "read_noise_error_adu"),
+    "gain": ("gain_e_adu", "gain_error_e_adu"),
+    "dark_current": ("dark_current_adu_s", "dark_current_error_adu_s"),
+}
+
+
+# ------------------------------------------------------------------------ which frames are combined
+
+
+def _alike(unit: Unit) -> tuple[Unit, list[str]]:
+    """Return the unit without the frames that cannot go with the others, and why they cannot."""
+    refusals: list[str] = []
+
+    def refuse(reason_of: Callable[[RawFrame], str | None]) -> None:
+        nonlocal unit
+        reasons = [reason_of(frame) for frame in unit.frames]
+        refusals.extend(
+            f"{Path(frame.path).name}: {reason}"
+            for frame, reason in zip(unit.frames, reasons, strict=True)
+            if reason is not None
+        )
+        left = (f for f, reason in zip(unit.frames, reasons, strict=True) if reason is None)
+        unit = replace(unit, frames=tuple(left))
+
+    refuse(lambda frame: _done_before(frame, unit.kind))
+    refuse(_unlike_most(unit.frames, lambda f: f.steps_done, lambda f: _calstat_words(f)))
+    refuse(_unlike_most(unit.frames, lambda f: (f.overscan, f.trim), _section_words))
+    if unit.kind is FrameKind.FLAT:
+        contradicted = [f for f in unit.frames if _contradiction(f) is not None]
+        if 2 * len(contradicted) < len(unit.frames):
+            refuse(_contradiction)
+    return unit, refusals
+
+
+_DONE_WORDS = {"bias": "bias-subtracted", "dark": "dark-subtracted", "flat": "flat-fielded"}
+_NOT_BEFORE = {
+    FrameKind.BIAS: ("bias", "dark", "flat"),
+    FrameKind.DARK: ("dark", "flat"),
+    FrameKind.FLAT: ("flat",),
+}
+"""What must not have been done to a frame that a master of the kind is made of."""
+
+
+def _done_before(frame: RawFrame, kind: FrameKind) -> str | None:
+    for step in _NOT_BEFORE[kind]:
+        if step in frame.steps_done:
+            return f"already {_DONE_WORDS[step]} ({_calstat_words(frame)})"
+    return None
+
+
+def _calstat_words(frame: RawFrame) -> str:
+    return f"CALSTAT {frame.calibration_status or 'not stated'}"
+
+
+def _section_words(frame: RawFrame) -> str:
+    return f"overscan {frame.overscan or 'none'}, trim {frame.trim or 'none'}"
+
+
+def _unlike_most(
+    frames: Sequence[RawFrame],
+    property_of: Callable[[RawFrame], Hashable],
+    words_of: Callable[[RawFrame], str],
+) -> Callable[[RawFrame], str | None]:
+    """Return what says why a frame differs from most of `frames`; of equals the first is right."""
+    counts = Counter(property_of(frame) for frame in frames)
+    if len(counts) < 2:
+        return lambda _frame: None
+    right, n = counts.most_common(1)[0]
+    usual = words_of(next(frame for frame in frames if property_of(frame) == right))
+    return lambda frame: (
+        None if property_of(frame) == right else f"{words_of(frame)}; {n} others: {usual}"
+    )
+
+
+def _contradiction(frame: RawFrame) -> str | None:
+    """Return why the directory of a flat speaks of another filter than its header."""
+    for part in reversed(PurePosixPath(frame.path).parts[1:-1]):
+        after_flat = re.match(r"flats?[-_ .]?(.+)$", part, re.IGNORECASE)
+        named = after_flat[1] if after_flat else part
+        if named in FILTER_DIRECTORIES:
+            letters = _passband_letter(named), _passband_letter(frame.filter or "")
+            if None not in letters and letters[0] != letters[1]:
+                return f"FILTER says {frame.filter}, the directory {part}"
+            return None
+    return None
+
+
+def _passband_letter(filter: str) -> str | None:
+    """Return the letter of B, g', Rc, SR; None for a name that may mean more than one filter."""
+    found = re.fullmatch(r"s?([ubvrigz])['pc]?", filter, re.IGNORECASE)
+    return found[1].casefold() if found else None
 
 
 def _words_without(unit: Unit, refusals: Sequence[str]) -> str:
@@ -258,44 +365,73 @@ def _filters(observatory: Observatory, date: dt.date) -> set[str]:
     return {flat.filter for flat in flats if flat.filter is not None}
 
 
-def _offset_master(observatory: Observatory, unit: Unit) -> Master | None:
-    """Return what is subtracted from the frames of `unit`: a bias, or for flats a matching dark.
+# ------------------------------------------------------------------------------ what is subtracted
 
-    A dark without any bias stays bias+dark. A flat with neither is refused.
+
+def _offset_of(observatory: Observatory, unit: Unit) -> Offset:
+    """Return what is subtracted from the frames of `unit`.
+
+    A dark without any bias stays bias+dark. A flat with neither is refused. The dark current of
+    flats is subtracted when the same night has a dark that need not be scaled up.
     """
     if unit.kind is FrameKind.BIAS:
-        return None
+        return Offset()
+    done = unit.frames[0].steps_done  # `_alike`
+    if "dark" in done:
+        return Offset(is_done=True)
+    if "bias" in done:
+        dark = _dark_of_flats(observatory, unit) if unit.kind is FrameKind.FLAT else None
+        return Offset(dark=dark, is_done=True)
     settings = observatory.settings.calibration
-    temperature_c = _temperature_c(unit)
-    bias, why = matching.closest_master(
-        observatory.status.masters(FrameKind.BIAS),
+    wanted = matching.Wanted(
         kind=FrameKind.BIAS,
         date=unit.date,
         group=unit.group,
+        exposure_tolerance=settings.dark_exposure_tolerance,
         max_age_days=settings.max_age_days,
-        ccd_temperature_c=temperature_c,
+        ccd_temperature_c=_temperature_c(unit),
         max_temperature_difference_c=settings.max_temperature_difference_c,
     )
-    if bias is not None or unit.kind is FrameKind.DARK:
-        return bias
+    bias = matching.match_master(available_masters(observatory, FrameKind.BIAS), wanted)
+    if unit.kind is FrameKind.DARK:
+        return Offset(level=bias.master)
+    if bias.master is not None:
+        return Offset(level=bias.master, dark=_dark_of_flats(observatory, unit))
     exposures = {frame.exposure_s for frame in unit.frames}
     exposure_s = exposures.pop() if len(exposures) == 1 else None
     if exposure_s is None:
-        raise NoCalibration(f"{unit.words}: {why}, and their exposures differ")
-    dark, why_dark = matching.closest_master(
-        [m for m in observatory.status.masters(FrameKind.DARK) if m.bias_hash is None],
+        raise NoCalibration(f"{unit.words}: {bias.words}, and their exposures differ")
+    own = matching.match_master(
+        available_masters(observatory, FrameKind.DARK),
+        replace(wanted, kind=FrameKind.DARK, exposure_s=exposure_s),
+    )
+    if own.master is None:
+        raise NoCalibration(f"{unit.words} refused: {bias.words}; {own.words}")
+    return Offset(level=own.master)
+
+
+def _dark_of_flats(observatory: Observatory, unit: Unit) -> Master | None:
+    """Return the night's dark for the flats of `unit`: of their exposure, else of a longer one.
+
+    Of the same night only: another one's would make old flats again whenever a dark comes.
+    """
+    settings = observatory.settings.calibration
+    longest_s = max(frame.exposure_s or 0.0 for frame in unit.frames)
+    long_enough_s = (1 - settings.dark_exposure_tolerance) * longest_s
+    wanted = matching.Wanted(
         kind=FrameKind.DARK,
         date=unit.date,
         group=unit.group,
-        exposure_s=exposure_s,
+        scaled_to_s=longest_s,
         exposure_tolerance=settings.dark_exposure_tolerance,
-        max_age_days=settings.max_age_days,
-        ccd_temperature_c=temperature_c,
-        max_temperature_difference_c=settings.max_temperature_difference_c,
+        max_age_days=0,
+        ccd_temperature_c=_temperature_c(unit),
+        max_temperature_difference_c=settings.max_temperature_difference_c
+        or MAX_FLAT_DARK_DIFFERENCE_C,
     )
-    if dark is None:
-        raise NoCalibration(f"{unit.words} refused: {why}; {why_dark}")
-    return dark
+    darks = observatory.status.masters(FrameKind.DARK)
+    fit = [dark for dark in darks if dark.exposure_s and dark.exposure_s >= long_enough_s]
+    return matching.match_master(fit, wanted).master
 
 
 def _temperature_c(unit: Unit) -> float | None:
@@ -303,17 +439,22 @@ def _temperature_c(unit: Unit) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def _inputs_hash(observatory: Observatory, unit: Unit, offset: Master | None) -> str:
+def _inputs_hash(observatory: Observatory, unit: Unit, offset: Offset) -> str:
     """Return the hash of all that the master depends on: frames, offset and settings."""
     settings = observatory.settings.calibration
-    inputs = sorted(frame.pixel_hash or frame.path for frame in unit.frames)
-    words = [*inputs, offset.content_hash if offset else "none"]
+    words = [RECIPE, *sorted(_input_words(frame) for frame in unit.frames)]
+    words += [master.content_hash for master in offset.masters] or [offset.bias_hash or "none"]
     words += [repr(settings.clip_sigma), repr(settings.min_frames)]
     if unit.kind is FrameKind.FLAT:
         saturation_adu = observatory.settings.for_camera(unit.group.camera).saturation_adu
         words += [repr(settings.flat_min_fraction), repr(settings.flat_max_fraction)]
         words.append(repr(saturation_adu))
+        words += [str(twilight) for twilight in twilights_of(observatory, unit)]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+def _input_words(frame: RawFrame) -> str:
+    return f"{frame.pixel_hash or frame.path} {frame.pedestal_adu} {_section_words(frame)}"
 
 
 def _inputs_card(path: Path) -> str | None:
@@ -323,123 +464,16 @@ def _inputs_card(path: Path) -> str | None:
     return card
 
 
-class _Combined:
-    """The combined pixels of a unit and what was learnt on the way."""
-
-    def __init__(
-        self,
-        stack: FrameStack,
-        unit: Unit,
-        offset: Master | None,
-        observatory: Observatory,
-        unreadable: Sequence[str],
-    ) -> None:
-        self._stack, self._unit = stack, unit
-        self._subtract = read_master(observatory.layout.data / offset.path)[0] if offset else None
-        self._offset_read_noise_adu = offset.read_noise_adu if offset else None
-        self._settings = observatory.settings
-        self.refusals = list(unreadable)
-        self.notes: list[str] = []
-        self.read_noise_adu: float | None = None
-        self.gain_e_adu: float | None = None
-        self.mask: Image | None = None
-        combine = {
-            FrameKind.BIAS: self._combine_biases,
-            FrameKind.DARK: self._combine_darks,
-            FrameKind.FLAT: self._combine_flats,
-        }[unit.kind]
-        self.n_used, n_rejected, self.image = combine()
-        self.rejected_fraction = n_rejected / (self.n_used * self.image.size)
-
-    def _median(
-        self, keep: Sequence[int], prepare: Callable[[slice, Image], Image]
-    ) -> tuple[int, Image]:
-        combined = np.empty(self._stack.shape)
-        n_rejected = 0
-        for rows, band in self._stack.bands(keep=keep):
-            combined[rows], n = calibration.clipped_median(
-                prepare(rows, band), clip_sigma=self._settings.calibration.clip_sigma
-            )
-            n_rejected += n
-        return n_rejected, combined
-
-    def _combine_biases(self) -> tuple[int, int, Image]:
-        n_rejected, combined = self._median(range(len(self._stack)), lambda _rows, band: band)
-        self.read_noise_adu = detector.read_noise_of_biases(
-            self._stack.frame(0), self._stack.frame(1)
-        )
-        return len(self._stack), n_rejected, combined
-
-    def _combine_darks(self) -> tuple[int, int, Image]:
-        n_rejected, combined = self._median(range(len(self._stack)), lambda _rows, band: band)
-        if self._subtract is not None:
-            combined -= self._subtract
-        return len(self._stack), n_rejected, combined
-
-    def _combine_flats(self) -> tuple[int, int, Image]:
-        subtract = self._subtract
-        assert subtract is not None
-        limits = self._settings.calibration
-        bias_level = detector.central_median(subtract)
-        extremes = [detector.raw_extremes(self._stack.frame(i)) for i in range(len(self._stack))]
-        saturation = self._saturation(extremes)
-        keep = []
-        for index, flat_extremes in enumerate(extremes):
-            refusal = flats.flat_refusal(
-                flat_extremes,
-                bias_level_adu=bias_level,
-                saturation=saturation,
-                min_fraction=limits.flat_min_fraction,
-                max_fraction=limits.flat_max_fraction,
-            )
-            if refusal is None:
-                keep.append(index)
-            else:
-                self.refusals.append(f"{Path(self._unit.frames[index].path).name}: {refusal}")
-        if len(keep) < limits.min_frames:
-            refused = "; ".join(self.refusals[:MAX_REFUSALS_IN_WORDS])
-            raise NoCalibration(
-                f"{len(keep)} usable {self._unit.words}, at least {limits.min_frames} wanted"
-                f" ({len(self.refusals)} refused: {refused})"
-            )
-        offset_free = {
-            i: detector.central_median(self._stack.frame(i).astype(np.float64) - subtract)
-            for i in keep
-        }
-        divisors = np.array([offset_free[i] for i in keep])[:, None, None]
-        n_rejected, combined = self._median(
-            keep, lambda rows, band: (band.astype(np.float64) - subtract[rows]) / divisors
-        )
-        self.gain_e_adu = detector.gain_of_flats(
-            self._stack.frame(keep[0]),
-            self._stack.frame(keep[1]),
-            offset=subtract,
-            read_noise_adu=self._offset_read_noise_adu or 0.0,
-        )
-        if self._offset_read_noise_adu is None and self.gain_e_adu is not None:
-            self.notes.append(NOISE_NEGLECTED)
-        flat, unusable = flats.normalised_master_flat(combined)
-        self.mask = unusable.astype(np.uint8)
-        return len(keep), n_rejected, flat
-
-    def _saturation(self, extremes: Sequence[detector.RawExtremes]) -> Sourced:
-        camera = self._unit.group.camera
-        return detector.saturation_of(
-            extremes,
-            configured_adu=self._settings.for_camera(camera).saturation_adu,
-            header_adu=self._unit.frames[0].saturation_header_adu,
-        )
-
-
-def _provenance(unit: Unit, offset: Master | None, combined: _Combined, inputs: str) -> fits.Header:
+def _provenance(unit: Unit, offset: Offset, made: CombinedUnit, inputs: str) -> fits.Header:
     header = fits.Header()
     header["IMAGETYP"] = f"Master {unit.kind.value.title()}"
     header["DATE-OBS"] = (unit.frames[0].start_utc or unit.date.isoformat(), "first frame, UTC")
     header["NIGHT"] = unit.date.isoformat()
-    header["NCOMBINE"] = (combined.n_used, "frames combined")
-    header["NREFUSED"] = (len(combined.refusals), "frames refused")
-    header["REJFRAC"] = (combined.rejected_fraction, "part of the pixel values rejected")
+    header["NCOMBINE"] = (made.n_used, "frames combined")
+    header["NREFUSED"] = (len(made.refusals), "frames refused")
+    header["REJFRAC"] = (made.rejected_fraction, "part of the pixel values rejected")
     header["BUNIT"] = "adu" if unit.kind is not FrameKind.FLAT else ""
+    header["PEDESTAL"] = (0.0, "that of the frames is in the counts")
     header["XBINNING"], header["YBINNING"] = (int(n) for n in unit.group.binning.split("x"))
     if unit.group.camera:
         header["INSTRUME"] = card_text(unit.group.camera)
@@ -447,17 +481,29 @@ def _provenance(unit: Unit, offset: Master | None, combined: _Combined, inputs: 
         header["FILTER"] = card_text(unit.filter)
     if unit.exposure_s is not None:
         header["EXPTIME"] = unit.exposure_s
-    if combined.read_noise_adu is not None:
-        header["RDNMEAS"] = (combined.read_noise_adu, "adu, from the first two frames")
-    if combined.gain_e_adu is not None:
-        header["GAINMEAS"] = (combined.gain_e_adu, "e-/adu, from the first two flats")
-    if offset is not None:
-        header["OFFSET1"] = (card_text(offset.path), "subtracted from every frame")
-        header["OFFHASH1"] = offset.content_hash[:32]
+    if (temperature_c := _temperature_c(unit)) is not None:
+        header["CCD-TEMP"] = (temperature_c, "C, median of the frames")
+    for measured, keyword, words in (
+        (made.read_noise, "RDN", "adu, from all consecutive pairs"),
+        (made.gain, "GAIN", "e-/adu, from all consecutive pairs"),
+        (made.dark_current, "DARK", "adu/s per pixel"),
+    ):
+        if measured is not None:
+            header[f"{keyword}MEAS"] = (measured.value, words)
+            header[f"{keyword}ERR"] = (measured.error, "1 sigma")
+    if made.noise is not None:
+        header["NOISE"] = (made.noise, "of a pixel, 1 sigma, in units of the image")
+    for number, master in enumerate(offset.masters, start=1):
+        header[f"OFFSET{number}"] = (card_text(master.path), "subtracted from every frame")
+        header[f"OFFHASH{number}"] = master.content_hash[:32]
+    if offset.is_done:
+        header["OFFHASH1"] = (SUBTRACTED_BEFORE, "bias subtracted by the capture program")
     header[INPUTS_CARD] = (inputs, "inputs and settings")
     for frame in unit.frames:
         header["HISTORY"] = card_text(f"input {frame.path}")
         header["HISTORY"] = f"  pixels sha256 {frame.pixel_hash}"
-    for words in combined.refusals:
+    for words in made.refusals:
         header["HISTORY"] = card_text(f"refused {words}")
+    for words in made.notes:
+        header["HISTORY"] = card_text(words)
     return header

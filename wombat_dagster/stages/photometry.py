@@ -4,16 +4,15 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wombat_dagster.config import PhotometrySettings
 from wombat_dagster.domain import (
     BadPsf,
     CompCandidates,
-    Detections,
+    DetectorFacts,
     FloatArray,
     FrameSolution,
     FrameTimes,
-    MaskBit,
     NoFrames,
     Observation,
     PhotometryTable,
@@ -25,16 +24,15 @@ from wombat_dagster.domain import (
 )
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.science.astrometry import position_at_epoch, project
-from wombat_dagster.science.detection import detect_stars
 from wombat_dagster.science.photometry import measure_stars, relative_fluxes
 from wombat_dagster.science.profile import FrameProfile, fit_frame_profile
 from wombat_dagster.science.sequence import assign_roles, crowded
 from wombat_dagster.science.site import choose_site
 from wombat_dagster.science.timing import frame_times
-from wombat_dagster.stages.pixels import kept_path
+from wombat_dagster.stages.pixels import CalibratedFrames
 from wombat_dagster.stages.sequence import Solved, aperture_of, solved_frames
 from wombat_dagster.stages.standard import transformation_of
-from wombat_dagster.store.frames import read_master, read_reduced
+from wombat_dagster.store.frames import read_master
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +66,8 @@ def measure_observation(
     site = _site(observatory, frames, candidates.variable)
     exposure_s = np.array([frame.exposure_s for frame in frames])
     times = _times(frames, exposure_s, candidates.variable, site)
-    profile, reference, reference_stars = night_profile(observatory, solved, reduction)
+    pixels = CalibratedFrames(observatory, observation, reduction)
+    profile, reference = night_profile(pixels, solved, facts, settings.photometry)
     fwhm_px = _frame_fwhm(solved, profile, reference)
     median_fwhm_px = float(np.median(fwhm_px))
     typical = typical_frame(fwhm_px)
@@ -80,8 +79,9 @@ def measure_observation(
     dark_e_s_px = _dark_e_s_px(observatory, reduction, gain)
     limit_px = settings.photometry.recentre_limit_px
     series, places, crowding = [], {}, None
-    for index, (frame, record, wcs) in enumerate(solved):
-        image, mask, _ = read_reduced(kept_path(observatory, frame))
+    for index, ((frame, record, wcs), (image, mask)) in enumerate(
+        zip(solved, pixels.stream(frames), strict=True)
+    ):
         x_px, y_px = project(wcs, ra_deg, dec_deg)
         places[record.file] = (float(x_px[0]), float(y_px[0]))
         series.append(
@@ -104,7 +104,7 @@ def measure_observation(
                 x_px[1:],
                 y_px[1:],
                 series[-1].source_sky_adu[1:],
-                reference_stars if index == reference else _stars(image, mask),
+                pixels.stars(frame),
                 radius_px=aperture.radius_px,
                 fwhm_px=median_fwhm_px,
             )
@@ -188,27 +188,24 @@ def _times(
     )
 
 
-def _stars(image: FloatArray, mask: NDArray[np.uint8]) -> Detections:
-    return detect_stars(image, (mask & MaskBit.BAD) != 0)
-
-
 def night_profile(
-    observatory: Observatory, solved: Solved, reduction: Reduction
-) -> tuple[FrameProfile, int, Detections]:
-    """Return the profile of the first frame that allows a fit, which one that is, and its stars.
+    pixels: CalibratedFrames,
+    solved: Solved,
+    facts: DetectorFacts,
+    settings: PhotometrySettings,
+) -> tuple[FrameProfile, int]:
+    """Return the profile of the first frame that allows a fit, and which one that is.
 
     A frame with elongated stars serves only where all the others tried are no better.
     """
-    settings, facts = observatory.settings.photometry, reduction.detector
     elongated, failures = None, []
     for index, (frame, _, _) in enumerate(solved[: settings.psf_frames_tried]):
-        image, mask, _ = read_reduced(kept_path(observatory, frame))
-        stars = _stars(image, mask)
+        image, mask = pixels.read(frame)
         try:
             profile = fit_frame_profile(
                 image,
                 mask,
-                stars,
+                pixels.stars(frame),
                 gain_e_adu=facts.gain_e_adu.value if facts.gain_e_adu else None,
                 linearity_adu=facts.linearity_adu.value,
                 peak_min_adu=settings.psf_peak_min_adu,
@@ -219,8 +216,8 @@ def night_profile(
             failures.append(str(failure))
             continue
         if not profile.elongated:
-            return profile, index, stars
-        elongated = elongated or (profile, index, stars)
+            return profile, index
+        elongated = elongated or (profile, index)
     if elongated is not None:
         return elongated
     raise BadPsf(f"none of {len(failures)} frames has a good star profile; first: {failures[0]}")

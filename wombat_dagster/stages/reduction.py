@@ -1,21 +1,23 @@
 """Takes an observation from raw frames to calibrated ones: files in, files out.
 
-The formulas are `science.calibration`'s.
+Every frame is read once for what the whole night must know first (limits, gain) and for its stars,
+and once more to be calibrated and kept; without ``keep_reduced`` the second reading is left to
+whoever measures. How a frame is calibrated is in `calibrator`, the formulas in `science`.
 """
 
-import datetime as dt
+import contextlib
 import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from wombat_dagster.domain import (
-    NOCAL,
     CalibrationChoice,
     DetectorFacts,
-    Master,
     NoCalibration,
     NoFrames,
     Observation,
@@ -25,87 +27,30 @@ from wombat_dagster.domain import (
     Sourced,
 )
 from wombat_dagster.observatory import Observatory
-from wombat_dagster.science import calibration, detector, flats
-from wombat_dagster.stages.choice import choose_calibration, usable_lights
-from wombat_dagster.stages.masters import NOISE_NEGLECTED
-from wombat_dagster.stages.pixels import kept_path
-from wombat_dagster.store.frames import (
-    UnreadableFrame,
-    array_hash,
-    card_text,
-    read_image,
-    read_master,
-    without_wcs,
-    write_reduced,
+from wombat_dagster.science import detector, quality
+from wombat_dagster.stages.calibrator import (
+    Calibrator,
+    Look,
+    known_look,
+    look_at,
+    look_path,
+    looks_directory,
+    why_not_cleaned,
 )
+from wombat_dagster.stages.choice import choose_calibration, left_out_lights, usable_lights
+from wombat_dagster.stages.masters import NOISE_NEGLECTED
+from wombat_dagster.stages.pixels import in_order, staging_of
+from wombat_dagster.store.frames import UnreadableFrame
 from wombat_dagster.store.layout import frame_labels
+from wombat_dagster.store.raw_frames import SECTIONS_CONFIGURED
+from wombat_dagster.store.staging import StagingFailed
 
 log = logging.getLogger(__name__)
 
-MAX_NOT_NUMBERS = 0.1  # part of the pixels of a usable frame
-
 UNCALIBRATED = "nothing to calibrate with"
+MAX_NAMED = 20  # frames in one note
 
-
-class _Masters:
-    """The pixels of the chosen masters, read once.
-
-    Raises
-    ------
-    NoCalibration
-        A file is no longer what was chosen.
-    """
-
-    def __init__(self, observatory: Observatory, choice: CalibrationChoice) -> None:
-        self.bias: NDArray[np.float32] | None = None
-        if choice.bias is not None:
-            self.bias, _ = _pixels(observatory, choice.bias)
-        self.dark_per_s: NDArray[np.float32] | None = None
-        if choice.dark is not None:
-            dark, _ = _pixels(observatory, choice.dark)
-            if choice.bias is None:
-                self.bias = dark  # bias+dark of the lights' own exposure
-            else:
-                assert choice.dark.exposure_s
-                self.dark_per_s = dark / np.float32(choice.dark.exposure_s)
-        self.flat: NDArray[np.float32] | None = None
-        self.flat_unusable: NDArray[np.bool_] | None = None
-        if choice.flat is not None:
-            flat, mask = _pixels(observatory, choice.flat)
-            if not choice.flat.made_by_us:  # may have any level, and dark corners
-                flat, unusable = flats.normalised_master_flat(flat)
-                if mask is not None:
-                    unusable = unusable | (mask > 0)
-                mask = unusable.astype(np.uint8)
-            self.flat_unusable = ~(flat > 0) if mask is None else mask.astype(bool)
-            self.flat = np.where(self.flat_unusable, np.float32(1.0), flat)
-
-
-def _pixels(
-    observatory: Observatory, master: Master
-) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
-    try:
-        image, mask, _ = read_master(observatory.layout.raw_path(master.path))
-    except (UnreadableFrame, OSError) as error:
-        raise NoCalibration(f"{master.path}, chosen as master {master.kind}: {error}") from error
-    if array_hash(image) != master.content_hash:
-        raise NoCalibration(
-            f"{master.path} is not the master {master.kind} that was chosen:"
-            f" it was changed since the night {master.date} was run"
-        )
-    return image, mask
-
-
-def _masters_chosen(
-    observatory: Observatory, observation: Observation, choice: CalibrationChoice
-) -> tuple[CalibrationChoice, _Masters]:
-    """Return the masters, and the choice they are: a new one when they were made again since."""
-    try:
-        return choice, _Masters(observatory, choice)
-    except NoCalibration as change:
-        log.warning("%s: %s; masters are chosen again", observation.key, change)
-    choice = choose_calibration(observatory, observation)
-    return choice, _Masters(observatory, choice)
+LeftOut = list[tuple[str, str]]
 
 
 def reduce_observation(
@@ -121,53 +66,41 @@ def reduce_observation(
         A master's file is not what its night's run recorded.
     """
     lights = usable_lights(observatory, observation)
-    left_out = [
-        (frame.path, frame.reason)
-        for frame in observatory.status.light_frames(observation)
-        if frame.reason is not None
-    ]
+    left_out = left_out_lights(observatory, observation)
     group = lights[0].group
     assert group is not None
-    choice, masters = _masters_chosen(observatory, observation, choice)
-    readable, extremes, sky_noise = [], [], []
-    previous: NDArray[Any] | None = None
-    for frame in lights:
-        try:
-            raw, _ = read_image(observatory.layout.raw_path(frame.path))
-        except (UnreadableFrame, OSError) as error:
-            left_out.append((frame.path, str(error)))
-            continue
-        not_numbers = 1.0 - float(np.mean(np.isfinite(raw)))
-        if not_numbers > MAX_NOT_NUMBERS:
-            left_out.append((frame.path, f"{100 * not_numbers:.0f} % of the pixels are no numbers"))
-            continue
-        readable.append(frame)
-        extremes.append(detector.raw_extremes(raw))
-        if previous is not None:
-            sky_noise.append(detector.sky_noise(previous, raw))
-        previous = raw
-    if not readable:
-        raise NoFrames(f"0 of {len(lights)} frames could be read: {left_out[-1][1]}")
+    calibrator = _calibrator(observatory, observation, choice)
+    choice = calibrator.choice
     instrument = observatory.settings.for_camera(group.camera)
-    facts = detector.detector_facts(
-        readable,
-        extremes,
+    facts_of = partial(
+        detector.detector_facts,
         configured_gain_e_adu=instrument.gain_e_adu,
         configured_read_noise_e=instrument.read_noise_e,
         configured_saturation_adu=instrument.saturation_adu,
         configured_linearity_adu=instrument.linearity_adu,
         flats_gain=_gain_of_flats(choice),
-        sky_gain=detector.gain_of_sky(sky_noise),
         bias_read_noise_adu=choice.bias.read_noise_adu if choice.bias else None,
     )
-    labels = frame_labels(frame.path for frame in readable)
-    reduced = []
-    for frame in readable:
-        reduced.append(
-            _reduce(observatory, observation, frame, labels[frame.path], masters, choice, facts)
-        )
-        log.debug("%s reduced", frame.path)
-    _remove_strangers(observatory, observation, reduced)
+    wants_gain = facts_of(lights, []).gain_e_adu is None
+    looks = _first_looks(observatory, observation, calibrator, lights, left_out, pixels=wants_gain)
+    readable, extremes, n_stars, sky_noise = [], [], [], []
+    previous: NDArray[Any] | None = None
+    for frame, seen, counts in looks:
+        readable.append(frame)
+        extremes.append(seen.extremes)
+        n_stars.append(len(seen.stars))
+        if wants_gain:
+            if previous is not None and counts is not None:
+                sky_noise.append(detector.sky_noise(previous, counts))
+            previous = counts
+    if not readable:
+        raise NoFrames(f"0 of {len(lights)} frames could be read: {left_out[-1][1]}")
+    facts = facts_of(readable, extremes, sky_gain=detector.gain_of_sky(sky_noise))
+    reduced = _reduced(observatory, observation, calibrator, readable, facts, left_out)
+    if not reduced:
+        raise NoFrames(f"0 of {len(lights)} frames could be read again: {left_out[-1][1]}")
+    _remove_strangers(observatory, observation, choice, readable, reduced)
+    not_cleaned = why_not_cleaned(facts) if observatory.settings.calibration.cosmic_rays else None
     return Reduction(
         frames=tuple(reduced),
         group=group,
@@ -175,10 +108,47 @@ def reduce_observation(
         choice=choice,
         left_out=tuple(left_out),
         notes=(
-            *(() if choice.bias or choice.dark or choice.flat else (UNCALIBRATED,)),
-            *dict.fromkeys(words for frame in readable for words in frame.warnings),
+            *((UNCALIBRATED,) if _is_uncalibrated(choice) else ()),
+            *([not_cleaned] if not_cleaned else []),
+            *_clouded(readable, n_stars),
+            *_warnings(readable),
         ),
     )
+
+
+def _is_uncalibrated(choice: CalibrationChoice) -> bool:
+    return not (choice.bias or choice.dark or choice.flat or choice.already_done)
+
+
+def _warnings(frames: Sequence[RawFrame]) -> list[str]:
+    """Return what the frames' headers are to be doubted for, each once."""
+    words = dict.fromkeys(words for frame in frames for words in frame.warnings)
+    return [one for one in words if not one.startswith(SECTIONS_CONFIGURED)]
+
+
+def _clouded(frames: Sequence[RawFrame], n_stars: Sequence[int]) -> list[str]:
+    """Return words that name the frames with few stars."""
+    exposure_s = np.array([frame.exposure_s for frame in frames], float)
+    found = quality.clouded(np.array(n_stars), exposure_s)
+    if not found:
+        return []
+    named = [
+        f"{PurePosixPath(frames[i].path).name} ({n_stars[i]} of usually {usual})"
+        for i, usual in found.items()
+    ]
+    more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+    return [f"few stars, clouds or bad focus: {', '.join(named[:MAX_NAMED])}{more}"]
+
+
+def _calibrator(
+    observatory: Observatory, observation: Observation, choice: CalibrationChoice
+) -> Calibrator:
+    """Return what calibrates, with masters chosen anew when they were made again since."""
+    try:
+        return Calibrator(observatory, choice)
+    except NoCalibration as change:
+        log.warning("%s: %s; masters are chosen again", observation.key, change)
+    return Calibrator(observatory, choose_calibration(observatory, observation))
 
 
 def _gain_of_flats(choice: CalibrationChoice) -> Sourced | None:
@@ -189,35 +159,96 @@ def _gain_of_flats(choice: CalibrationChoice) -> Sourced | None:
     return Sourced(value=choice.flat.gain_e_adu, source=source)
 
 
-def _reduce(
+def _first_looks(
     observatory: Observatory,
     observation: Observation,
-    frame: RawFrame,
-    label: str,
-    masters: _Masters,
-    choice: CalibrationChoice,
+    calibrator: Calibrator,
+    lights: Sequence[RawFrame],
+    left_out: LeftOut,
+    *,
+    pixels: bool,
+) -> Iterator[tuple[RawFrame, Look, NDArray[Any] | None]]:
+    """Yield every frame that can be read, in time order, with what is seen at first look.
+
+    The counts themselves come along when `pixels` are wanted; without them a frame that was looked
+    at before is not read. What cannot be read goes to `left_out`.
+    """
+    layout = observatory.layout
+    looks = {f.path: look_path(observatory, observation, calibrator.choice, f) for f in lights}
+    to_read = [layout.raw_path(f.path) for f in lights if pixels or not looks[f.path].exists()]
+
+    with staging_of(observatory, to_read) as staging:
+
+        def look(frame: RawFrame) -> tuple[Look, NDArray[Any] | None] | str:
+            path = layout.raw_path(frame.path)
+            if not pixels and (known := known_look(looks[frame.path])) is not None:
+                return known, None
+            try:
+                with staging.take(path) as source:
+                    raw = calibrator.read(frame, source)
+                    seen = look_at(calibrator, frame, raw, looks[frame.path])
+            except UnreadableFrame as error:
+                return error.reason
+            except OSError as error:
+                return str(error)
+            return seen, raw.counts if pixels else None
+
+        for frame, seen in zip(lights, in_order(look, lights), strict=True):
+            if isinstance(seen, str):
+                left_out.append((frame.path, seen))
+            else:
+                log.debug("%s looked at", frame.path)
+                yield frame, *seen
+
+
+def _reduced(
+    observatory: Observatory,
+    observation: Observation,
+    calibrator: Calibrator,
+    frames: Sequence[RawFrame],
     facts: DetectorFacts,
-) -> ReducedFrame:
+    left_out: LeftOut,
+) -> list[ReducedFrame]:
+    """Return the calibrated frames, written to disk when they are to be kept."""
+    layout = observatory.layout
+    labels = frame_labels(frame.path for frame in frames)
+    paths = {f.path: layout.reduced_path(observation, labels[f.path]) for f in frames}
+    failures: dict[str, str] = {}
+    is_kept = observatory.settings.calibration.keep_reduced
+    if is_kept:
+        with staging_of(observatory, [layout.raw_path(f.path) for f in frames]) as staging:
+
+            def write(frame: RawFrame) -> str | None:
+                try:
+                    with staging.take(layout.raw_path(frame.path)) as source:
+                        calibrator.reduce(frame, source, paths[frame.path], facts)
+                except (UnreadableFrame, StagingFailed) as error:
+                    return str(error)
+                return None
+
+            for frame, failure in zip(frames, in_order(write, frames), strict=True):
+                if failure is not None:
+                    failures[frame.path] = failure
+                log.debug("%s reduced", frame.path)
+    left_out.extend(failures.items())
+    return [
+        _reduced_frame(
+            frame,
+            label=paths[frame.path].name,
+            path=layout.relative_to_products(paths[frame.path]) if is_kept else None,
+        )
+        for frame in frames
+        if frame.path not in failures
+    ]
+
+
+def _reduced_frame(frame: RawFrame, *, label: str, path: str | None) -> ReducedFrame:
     assert frame.exposure_s is not None
     assert frame.start_utc is not None
-    raw, header = read_image(observatory.layout.raw_path(frame.path))
-    image, mask = calibration.calibrate(
-        raw,
-        bias=masters.bias,
-        dark_per_s=masters.dark_per_s,
-        exposure_s=frame.exposure_s,
-        flat=masters.flat,
-        flat_unusable=masters.flat_unusable,
-        saturation_adu=facts.saturation_adu.value,
-        linearity_adu=facts.linearity_adu.value,
-    )
-    path = observatory.layout.reduced_path(observation, label)
-    cards = _cards(without_wcs(header), frame, choice, facts)
-    write_reduced(path, image, mask, cards)
     return ReducedFrame(
         raw=frame.path,
-        path=observatory.layout.relative_to_products(path),
-        label=path.name,
+        path=path,
+        label=label,
         raw_hash=frame.pixel_hash or "",
         exposure_s=frame.exposure_s,
         start_utc=frame.start_utc,
@@ -227,41 +258,21 @@ def _reduce(
     )
 
 
-def _cards(
-    header: fits.Header, frame: RawFrame, choice: CalibrationChoice, facts: DetectorFacts
-) -> fits.Header:
-    """Return the raw frame's cards with those that say how it was reduced."""
-    assert frame.start_utc is not None
-    start = dt.datetime.fromisoformat(frame.start_utc)
-    middle = start + dt.timedelta(seconds=(frame.exposure_s or 0.0) / 2)
-    header["BUNIT"] = "adu"
-    header["RAWFILE"] = card_text(frame.path)
-    header["RAWHASH"] = (frame.pixel_hash, "SHA-256 of the raw pixels")
-    header["DATE-BEG"] = (frame.start_utc, "start of exposure, UTC")
-    header["DATE-AVG"] = (middle.isoformat(timespec="milliseconds"), "mid-exposure, UTC")
-    for name, master in (("BIAS", choice.bias), ("DARK", choice.dark), ("FLAT", choice.flat)):
-        header[f"{name}FILE"] = card_text(master.path) if master else NOCAL
-        if master:
-            header[f"{name}HASH"] = master.content_hash
-    for name, fact in (
-        ("GAIN", facts.gain_e_adu),
-        ("RDN", facts.read_noise_e),
-        ("SAT", facts.saturation_adu),
-        ("LIN", facts.linearity_adu),
-    ):
-        if fact is not None:
-            unit = {"GAIN": "e-/adu", "RDN": "e-"}.get(name, "raw adu")
-            header[f"{name}USED"] = (fact.value, unit)
-            header[f"{name}SRC"] = fact.source
-    return header
-
-
 def _remove_strangers(
-    observatory: Observatory, observation: Observation, reduced: list[ReducedFrame]
+    observatory: Observatory,
+    observation: Observation,
+    choice: CalibrationChoice,
+    readable: Sequence[RawFrame],
+    reduced: Sequence[ReducedFrame],
 ) -> None:
-    """Remove reduced frames of raw frames that no longer count."""
-    ours = {kept_path(observatory, frame) for frame in reduced}
-    directory = observatory.layout.observation_dir(observation) / "reduced"
-    for path in directory.glob("*.fits"):
+    """Remove what is kept of raw frames that no longer count, or of other masters."""
+    layout = observatory.layout
+    ours = {layout.product_file(frame.path) for frame in reduced if frame.path is not None}
+    ours |= {look_path(observatory, observation, choice, frame) for frame in readable}
+    frames = layout.observation_dir(observation) / "reduced"
+    looks = looks_directory(observatory, observation)
+    for path in (*frames.glob("*.fits"), *looks.glob("*.npz")):
         if path not in ours:
             path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # there are frames in it
+        frames.rmdir()

@@ -4,6 +4,7 @@ The solvers are in `solvers`, the detection in `science`; here they meet files a
 """
 
 import logging
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,6 @@ import numpy as np
 from wombat_dagster.domain import (
     Detections,
     FrameSolution,
-    MaskBit,
     NoWcs,
     Observation,
     RawFrame,
@@ -22,21 +22,24 @@ from wombat_dagster.domain import (
     SolveStatus,
     StarTable,
     UnknownVariable,
+    WcsSolution,
 )
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.products import read_product
-from wombat_dagster.science.astrometry import sky
-from wombat_dagster.science.detection import detect_stars
+from wombat_dagster.science import overscan
+from wombat_dagster.science.astrometry import separation_deg, sky
 from wombat_dagster.solvers.base import Reference, SolveRequest
 from wombat_dagster.solvers.catalogue import CatalogueSolver
+from wombat_dagster.solvers.existing import HeaderSolver
 from wombat_dagster.solvers.ladder import (
     first_good_frame,
     propagate_frame,
     solve_frame,
     with_analysis,
 )
-from wombat_dagster.stages.pixels import kept_path
-from wombat_dagster.store.frames import read_reduced, replace_wcs
+from wombat_dagster.stages.pixels import CalibratedFrames, in_order
+from wombat_dagster.store import headers
+from wombat_dagster.store.frames import UnreadableFrame, read_header
 from wombat_dagster.store.tables import UnreadableProduct
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,13 @@ log = logging.getLogger(__name__)
 SCALE_TOLERANCE = 0.05
 TABLE_RADIUS_DIAGONALS = 1.5  # the header may point half a frame off
 TABLE_RADIUS_UNKNOWN_SCALE_DEG = 5.0
+# Where so many frames, the best first, had no solution and none had one, the others are only tried
+# in the ways that take a second: the slow ones take half a minute a frame.
+HOPELESS_FRAMES = 2
+MAX_TABLE_RADIUS_DEG = 90.0
+MAX_TABLE_STARS = 4000
 GOOD_FRAME_CANDIDATES = 100  # frames looked at to choose the one solved in full
+NO_IMAGE = Path(os.devnull)  # who carries a solution over reads no pixels
 KEPT_DETECTIONS = GOOD_FRAME_CANDIDATES  # so that memory does not grow with the night
 
 
@@ -85,12 +94,17 @@ def _record(
 ) -> None:
     """Write the solutions into the reduced frames' headers and into ``WCS``."""
     width, height = reduction.group.width_px, reduction.group.height_px
+    pixels = CalibratedFrames(observatory, observation, reduction)
     centres = {}
-    for solution, frame in zip(solved, reduction.frames, strict=True):
-        if solution.solution is not None:
-            replace_wcs(kept_path(observatory, frame), solution.solution.header_cards())
-            ra, dec = sky(solution.solution, (width - 1) / 2, (height - 1) / 2)
-            centres[solution.file] = (float(ra), float(dec))
+
+    def write(record: FrameSolution, frame: ReducedFrame) -> None:
+        if record.solution is not None:
+            pixels.write_solution(frame, record.solution.header_cards())
+
+    for record, _ in zip(solved, in_order(write, solved, reduction.frames), strict=True):
+        if record.solution is not None:
+            ra, dec = sky(record.solution, (width - 1) / 2, (height - 1) / 2)
+            centres[record.file] = (float(ra), float(dec))
     observatory.status.record_solutions(observation, solved, centres=centres)
 
 
@@ -103,13 +117,16 @@ class _Night:
         self._observatory, self._observation = observatory, observation
         self._reduction = reduction
         self._frames = reduction.frames
+        self._pixels = CalibratedFrames(observatory, observation, reduction)
         self._raw = {f.path: f for f in observatory.status.light_frames(observation)}
         self._solutions: dict[int, FrameSolution] = self._known()
         self._detections: dict[int, Detections] = {}
         self._trust_headers = True
         self._position = self._fallback_position()
+        self._n_failed_in_full = 0
+        self._centre: tuple[float, float] | None = None  # of the table's stars
         self._table = self._star_table()
-        self._embedded = CatalogueSolver() if self._table is not None else None
+        self._embedded = CatalogueSolver(observatory.stars_around)
 
     def _known(self) -> dict[int, FrameSolution]:
         """Return the solutions that an earlier run found for the same pixels."""
@@ -161,36 +178,43 @@ class _Night:
         ra_deg, dec_deg = self._hints(raw)
         if ra_deg is None or dec_deg is None or len(self._solutions) == len(self._frames):
             return None
-        group, scale = self._reduction.group, self._scale(raw)
+        self._centre = (ra_deg, dec_deg)
+        return self._stars_around(ra_deg, dec_deg, self._scale(raw))
+
+    def _stars_around(
+        self, ra_deg: float, dec_deg: float, scale_arcsec_px: float | None
+    ) -> StarTable | None:
         radius_deg = TABLE_RADIUS_UNKNOWN_SCALE_DEG
-        if scale is not None:
-            diagonal_deg = float(np.hypot(group.width_px, group.height_px)) * scale / 3600
-            radius_deg = TABLE_RADIUS_DIAGONALS * diagonal_deg
-        return self._observatory.stars_around(ra_deg, dec_deg, radius_deg)
+        if scale_arcsec_px is not None:
+            radius_deg = TABLE_RADIUS_DIAGONALS * self._diagonal_deg(scale_arcsec_px)
+        radius_deg = min(radius_deg, MAX_TABLE_RADIUS_DEG)
+        try:
+            return self._observatory.stars_around(
+                ra_deg, dec_deg, radius_deg, max_stars=MAX_TABLE_STARS
+            )
+        except ValueError as damage:
+            log.warning("the star table cannot be used: %s", damage)
+            return None
+
+    def _diagonal_deg(self, scale_arcsec_px: float) -> float:
+        group = self._reduction.group
+        return float(np.hypot(group.width_px, group.height_px)) * scale_arcsec_px / 3600
 
     def _stars(self, index: int) -> Detections:
         if index not in self._detections:
             if len(self._detections) >= KEPT_DETECTIONS:
                 del self._detections[next(iter(self._detections))]  # the oldest
-            image, mask, _ = read_reduced(self._path(self._frames[index]))
-            self._detections[index] = detect_stars(
-                image,
-                (mask & MaskBit.BAD) != 0,
-                saturation_adu=None,
-            )
+            self._detections[index] = self._pixels.stars(self._frames[index])
         return self._detections[index]
 
-    def _path(self, frame: ReducedFrame) -> Path:
-        return kept_path(self._observatory, frame)
-
-    def _request(self, index: int, reference: Reference | None) -> SolveRequest:
+    def _request(self, index: int, reference: Reference | None, image: Path) -> SolveRequest:
         frame = self._frames[index]
         raw = self._raw[frame.raw]
         ra_deg, dec_deg = self._hints(raw)
         settings = self._observatory.settings
         return SolveRequest(
             file=frame.raw,
-            image_path=self._path(frame),
+            image_path=image,
             width_px=self._reduction.group.width_px,
             height_px=self._reduction.group.height_px,
             scale_arcsec_px=self._scale(raw),
@@ -204,6 +228,28 @@ class _Night:
             timeout_s=settings.astap.timeout_s,
             snr_min=settings.solve.snr_min,
         )
+
+    def _raw_cards(self, raw: RawFrame) -> dict[str, str | bool | int | float]:
+        """Return the raw header's cards, for the solution that may stand there.
+
+        Their pixels are those of the trimmed frame.
+        """
+        try:
+            header = read_header(self._observatory.layout.raw_path(raw.path))
+        except UnreadableFrame:
+            return {}
+        cards = {
+            keyword: value
+            for keyword in header
+            if keyword and (value := headers.card_value(header, keyword)) is not None
+        }
+        if raw.trim is not None:
+            rows, columns = overscan.window_of(raw.trim, (header["NAXIS2"], header["NAXIS1"]))
+            for keyword, start in (("CRPIX1", columns.start), ("CRPIX2", rows.start)):
+                place = headers.as_number(cards.get(keyword))
+                if place is not None:
+                    cards[keyword] = place - start
+        return cards
 
     def solve(self) -> tuple[FrameSolution, ...]:
         """Return one record per frame, in time order.
@@ -249,9 +295,9 @@ class _Night:
         position = self._target_position()
         if position is not None:
             self._position, self._trust_headers = position, False
+            self._n_failed_in_full = 0
             self._solutions.clear()
             self._table = self._star_table()
-            self._embedded = CatalogueSolver() if self._table is not None else None
         return self.solve()
 
     @property
@@ -267,25 +313,53 @@ class _Night:
         reference = self._reference(index)
         if reference is None:
             return False
-        carried = propagate_frame(self._request(index, reference), reference)
+        carried = propagate_frame(self._request(index, reference, NO_IMAGE), reference)
         if carried.solution is None:
             return False
         self._solutions[index] = self._with_fov(carried)
         return True
 
     def _solve_in_full(self, index: int) -> None:
-        request = self._request(index, self._reference(index))
-        astap = self._observatory.astap
-        solved = solve_frame(
-            request,
-            astap=astap,
-            embedded=self._embedded,
-            blind=self._observatory.settings.solve.blind,
-        )
-        if astap is not None:
-            analysis = astap.analyse(request.image_path, request.snr_min)
-            solved = with_analysis(solved, analysis, request.snr_min)
+        observatory, raw = self._observatory, self._raw[self._frames[index].raw]
+        with self._pixels.file(self._frames[index]) as image:
+            request = self._request(index, self._reference(index), image)
+            request = replace(request, header=self._raw_cards(raw))
+            astap = observatory.astap
+            hopeful = self._n_failed_in_full < HOPELESS_FRAMES or self._is_any_solved
+            solved = solve_frame(
+                request,
+                astap=astap,
+                embedded=self._embedded if hopeful else None,
+                solve_field=observatory.solve_field if hopeful else None,
+                header=HeaderSolver(),
+                stars=observatory.stars_around,
+                blind=observatory.settings.solve.blind and hopeful,
+            )
+            if astap is not None:
+                analysis = astap.analyse(request.image_path, request.snr_min)
+                solved = with_analysis(solved, analysis, request.snr_min)
         self._solutions[index] = self._with_fov(solved)
+        if solved.solution is None:
+            self._n_failed_in_full += 1
+        else:
+            self._follow(solved.solution)
+
+    @property
+    def _is_any_solved(self) -> bool:
+        return any(s.solution is not None for s in self._solutions.values())
+
+    def _follow(self, solution: WcsSolution) -> None:
+        """Take the stars around where a frame is, should the header have said another place."""
+        group = self._reduction.group
+        ra, dec = sky(solution, (group.width_px - 1) / 2, (group.height_px - 1) / 2)
+        here = (float(ra), float(dec))
+        diagonal_deg = self._diagonal_deg(solution.scale_arcsec_px)
+        if self._centre is not None:
+            away_deg = float(separation_deg(*here, *self._centre))
+            if away_deg < diagonal_deg / 2 and self._table is not None:
+                return
+        self._centre = here
+        self._table = self._stars_around(*here, solution.scale_arcsec_px)
 
     def _with_fov(self, solved: FrameSolution) -> FrameSolution:
         if solved.solution is None:

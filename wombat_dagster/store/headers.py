@@ -50,6 +50,11 @@ OTHER_SCALES = ("TAI", "TT", "TDB")
 EARLIEST_YEAR = 1980  # before CCDs; an unset clock says 1970 or 0001
 CCD_TEMPERATURE_CARDS = ("CCD-TEMP", "CCDTEMP", "CCD_TEMP", "DET-TEMP", "DETTEMP", "CAMTEMP")
 KELVIN_FROM = 150.0  # no camera is that warm in Celsius
+SET_TEMPERATURE_CARDS = ("SET-TEMP", "SETTEMP")
+SUBFRAME_CARDS = ("XORGSUBF", "YORGSUBF")  # where a sub-frame begins on the chip, from 0
+OVERSCAN_CARD = "BIASSEC"
+TRIM_CARD = "TRIMSEC"
+MIN_KEPT_FRACTION = 0.25  # of the pixels; a TRIMSEC that keeps less is some other window
 READOUT_CARDS = ("READOUTM", "READMODE", "GAINMODE", "GAIN", "OFFSET", "BLKLEVEL", "ISO")
 OFFSET_CARDS = ("OFFSET", "BLKLEVEL", "BLACKLVL")  # next to these GAIN is a camera setting
 GAIN_CARD_RANGE = (0.05, 20.0)  # e-/ADU; outside, GAIN is a setting too (SPEC section 5)
@@ -81,6 +86,26 @@ ELEVATION_CARDS = (
     "OBSGEO-H",
 )
 ELEVATION_RANGE_M = (-500.0, 9000.0)
+
+# What other programs write when they have calibrated a frame: IRAF's ccdred, and ccdproc's short
+# names of its functions.
+STEP_CARDS = {
+    "B": ("ZEROCOR", "BIASCOR", "SUBBIAS"),
+    "D": ("DARKCOR", "SUBDARK"),
+    "F": ("FLATCOR",),
+}
+CALSTAT_CODE = re.compile(r"[BDFIMST]+")  # letters of a CALSTAT; a word like RAW has others
+_STEP_WORDS = {
+    "B": re.compile(r"\b(?:master[-_ ]?)?(?:bias(?:es)?|zero[- ](?:level|frames?))\b", re.I),
+    "D": re.compile(r"\b(?:master[-_ ]?)?darks?\b", re.I),
+    "F": re.compile(r"\b(?:master[-_ ]?)?flats?(?:[- ]?field(?:s|ed|ing)?)?\b", re.I),
+}
+_APPLIED = re.compile(
+    r"\b(?:subtract|correct|remov|appli|apply|divi|calibrat|flat[- ]?field(?:ed|ing|\s*\())", re.I
+)
+_NEGATED = re.compile(
+    r"\b(?:no(?!\.)|not|none|without|never|off|false|skip\w*|omit\w*|disabled|perform)\b", re.I
+)
 
 CardValue = str | bool | int | float
 
@@ -182,6 +207,9 @@ def _is_south_or_west(found: re.Match[str]) -> bool:
     return letter in {"S", "W"}
 
 
+_DEGREES = re.compile(r"(?<=[\d.])\s*(?:d|deg|degs|degrees?|°)\s*$", re.IGNORECASE)
+
+
 def _angle(value: CardValue | None) -> float | None:
     """Return a number or a sexagesimal string as a number, with an optional N, S, E or W."""
     plain = as_number(value)
@@ -190,6 +218,7 @@ def _angle(value: CardValue | None) -> float | None:
     parts = sexagesimal(value)
     if parts is not None:
         return parts
+    value = _DEGREES.sub("", value)
     found = _HEMISPHERE.match(value.upper())
     size = as_number(found["number"]) if found else None
     if found is None or size is None:
@@ -274,8 +303,156 @@ def bayer_pattern(header: fits.Header) -> str | None:
 
 
 def calibration_status(header: fits.Header) -> str | None:
-    """Return CALSTAT, what a capture program has already done to the frame (``BDF``)."""
-    return text(header, "CALSTAT")
+    """Return what a program has already done to the frame: letters of ``BDF``, or None.
+
+    B a bias subtracted, D a dark, F a flat divided by. From CALSTAT, the cards of IRAF and ccdproc,
+    and HISTORY (``Bias Subtracted``, ``Flat Field Applied``).
+    """
+    done = {letter for letters, _ in _calibrations(header) for letter in letters}
+    return "".join(letter for letter in STEP_CARDS if letter in done) or None
+
+
+def calibration_source(header: fits.Header) -> str | None:
+    """Return the cards that `calibration_status` is from, in words: ``CALSTAT 'BD'``."""
+    return ", ".join(words for _, words in _calibrations(header)) or None
+
+
+def strange_calstat(header: fits.Header) -> str | None:
+    """Return a CALSTAT that says neither what was done nor that nothing was."""
+    stated = text(header, "CALSTAT")
+    if stated is None or _letters_of_calstat(stated) or _NEGATED.search(stated):
+        return None
+    return None if stated.casefold() in {"raw", "uncalibrated", "0", "f"} else stated
+
+
+def calibration_words(letters: str) -> str:
+    """Return ``bias-subtracted, flat-fielded`` for ``BF``."""
+    return ", ".join(words for letter, words in _DONE_WORDS.items() if letter in letters)
+
+
+_DONE_WORDS = {"B": "bias-subtracted", "D": "dark-subtracted", "F": "flat-fielded"}
+
+
+def _calibrations(header: fits.Header) -> list[tuple[str, str]]:
+    """Return the letters that each source speaks of, and the source."""
+    found = []
+    stated = text(header, "CALSTAT")
+    if stated is not None and (letters := _letters_of_calstat(stated)):
+        found.append((letters, f"CALSTAT {stated!r}"))
+    for letter, keywords in STEP_CARDS.items():
+        found += [(letter, keyword) for keyword in keywords if _says_done(header, keyword)]
+    for line in _history(header):
+        if letters := _letters_of_history(line):
+            found.append((letters, f"HISTORY {line[:60]!r}"))
+    return found
+
+
+def _letters_of_calstat(words: str) -> str:
+    """Return the letters of B, D, F in ``BDF``, ``B,D`` or ``Bias Dark``; none for ``Raw``."""
+    parts = re.findall("[A-Za-z]+", words)
+    if parts and all(CALSTAT_CODE.fullmatch(part.upper()) for part in parts):
+        return "".join(letter for letter in STEP_CARDS if letter in words.upper())
+    if _NEGATED.search(words):
+        return ""
+    return "".join(letter for letter, step in _STEP_WORDS.items() if step.search(words))
+
+
+def _says_done(header: fits.Header, keyword: str) -> bool:
+    value = card_value(header, keyword)
+    if isinstance(value, str):
+        return _NEGATED.search(value) is None
+    return bool(value)
+
+
+def _letters_of_history(line: str) -> str:
+    if not _APPLIED.search(line) or _NEGATED.search(line):
+        return ""
+    return "".join(letter for letter, step in _STEP_WORDS.items() if step.search(line))
+
+
+def _history(header: fits.Header) -> list[str]:
+    """Return the HISTORY cards that are text."""
+    if "HISTORY" not in header:
+        return []
+    try:
+        return [str(line).strip() for line in header["HISTORY"]]
+    except (VerifyError, ValueError, KeyError):
+        return []
+
+
+# -------------------------------------------------------------------------------- parts of the chip
+
+
+def section(words: str | None, *, width_px: int, height_px: int) -> str | None:
+    """Return a FITS section ``[x1:x2,y1:y2]`` that lies in the image, without blanks; else None.
+
+    Counted from 1, both ends included. Sections narrower than two pixels, backwards or outside the
+    image are what programs write that know of none: not known.
+    """
+    bounds = section_bounds(words)
+    if bounds is None:
+        return None
+    x1, x2, y1, y2 = bounds
+    lies_inside = 1 <= x1 < x2 <= width_px and 1 <= y1 < y2 <= height_px
+    return f"[{x1}:{x2},{y1}:{y2}]" if lies_inside else None
+
+
+_SECTION = re.compile(r"\s*\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]\s*")
+
+
+def section_bounds(words: str | None) -> tuple[int, int, int, int] | None:
+    """Return x1, x2, y1, y2 of a FITS section; None when it is not written as one."""
+    found = _SECTION.fullmatch(words or "")
+    if found is None:
+        return None
+    x1, x2, y1, y2 = (int(digits) for digits in found.groups())
+    return x1, x2, y1, y2
+
+
+def section_size(words: str) -> tuple[int, int]:
+    """Return width and height in pixels of a section that `section` let pass."""
+    bounds = section_bounds(words)
+    assert bounds is not None
+    x1, x2, y1, y2 = bounds
+    return x2 - x1 + 1, y2 - y1 + 1
+
+
+def sections_overlap(one: str, other: str) -> bool:
+    """Tell whether two sections that `section` let pass share a pixel."""
+    first, second = section_bounds(one), section_bounds(other)
+    assert first is not None
+    assert second is not None
+    return all(first[i] <= second[i + 1] and second[i] <= first[i + 1] for i in (0, 2))
+
+
+def overscan(header: fits.Header, *, width_px: int, height_px: int) -> str | None:
+    """Return BIASSEC, the part of the image that never saw light; None when it cannot be one."""
+    words = section(text(header, OVERSCAN_CARD), width_px=width_px, height_px=height_px)
+    if words is None:
+        return None
+    width, height = section_size(words)
+    return words if 2 * width * height <= width_px * height_px else None
+
+
+def trim(header: fits.Header, *, width_px: int, height_px: int) -> str | None:
+    """Return TRIMSEC, the part of the image to keep; None for all of it, or next to nothing."""
+    words = section(text(header, TRIM_CARD), width_px=width_px, height_px=height_px)
+    if words is None:
+        return None
+    width, height = section_size(words)
+    kept = width * height / (width_px * height_px)
+    return words if MIN_KEPT_FRACTION <= kept < 1.0 else None
+
+
+def subframe_origin(header: fits.Header) -> str | None:
+    """Return where a sub-frame lies on the chip, ``XORGSUBF=100 YORGSUBF=50``; None at 0, 0.
+
+    Two windows of one shape on different parts of the chip have no master in common.
+    """
+    origin = [number(header, keyword) or 0.0 for keyword in SUBFRAME_CARDS]
+    if not any(origin):
+        return None
+    return " ".join(f"{k}={v:g}" for k, v in zip(SUBFRAME_CARDS, origin, strict=True))
 
 
 # ------------------------------------------------------------------------------------------ times
@@ -426,6 +603,11 @@ def ccd_temperature_c(header: fits.Header) -> float | None:
     return None
 
 
+def set_temperature_c(header: fits.Header) -> float | None:
+    """Return the temperature that the cooler was set to, in Celsius."""
+    return number(header, *SET_TEMPERATURE_CARDS)
+
+
 def gain_e_adu(header: fits.Header) -> Sourced | None:
     """Return the gain in e-/ADU and its card.
 
@@ -473,8 +655,9 @@ def position_hint_deg(header: fits.Header) -> tuple[float, float] | None:
     """Return where the telescope pointed, (RA, Dec) in degrees: a hint, never the target.
 
     OBJCTRA and OBJCTDEC first, whose units are agreed upon (hours, degrees), then RA and DEC,
-    TELRA and TELDEC, and CRVAL of an old solution. A right ascension with colons or blanks is in
-    hours, a plain number in degrees unless its comment speaks of hours. 0, 0 means no data.
+    TELRA and TELDEC, and CRVAL of an old solution. A right ascension with colons, blanks or an h
+    is in hours, one with a d or ° and a plain number in degrees unless its comment speaks of hours.
+    0, 0 means no data.
     """
     for ra_card, dec_card in (("OBJCTRA", "OBJCTDEC"), ("RA", "DEC"), ("TELRA", "TELDEC")):
         position = _checked_position(_ra_deg(header, ra_card), _angle(card_value(header, dec_card)))
@@ -490,10 +673,21 @@ def _ra_deg(header: fits.Header, keyword: str) -> float | None:
     degrees = as_number(value)
     if degrees is not None:
         comment = str(header.comments[keyword]).casefold()
-        in_hours = re.search(r"\bhours?\b|\bhrs?\b|\[h\]", comment) and "angle" not in comment
+        in_hours = re.search(r"\bhours?\b|\bhrs?\b|[\[(]h[\])]", comment) and "angle" not in comment
         return 15.0 * degrees if in_hours else degrees
-    hours = sexagesimal(value) if isinstance(value, str) else None
-    return None if hours is None else 15.0 * hours
+    if not isinstance(value, str):
+        return None
+    in_one_number = _NUMBER_WITH_UNIT.fullmatch(value)
+    size = as_number(in_one_number["number"]) if in_one_number else sexagesimal(value)
+    if size is None:
+        return None
+    return size if _IN_DEGREES.search(value) else 15.0 * size
+
+
+_NUMBER_WITH_UNIT = re.compile(
+    r"\s*(?P<number>\d+(?:\.\d*)?)\s*(?:h|hrs?|hours?|d|deg|degs|degrees?|°)\s*", re.IGNORECASE
+)
+_IN_DEGREES = re.compile(r"[d°]", re.IGNORECASE)
 
 
 def _checked_position(ra_deg: float | None, dec_deg: float | None) -> tuple[float, float] | None:

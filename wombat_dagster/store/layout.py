@@ -18,13 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from wombat_dagster.config import Settings
+from wombat_dagster.config import InstrumentSettings, MasterSettings, Settings
 from wombat_dagster.domain import FrameGroup, FrameKind, Observation, RawFrame, slug
 from wombat_dagster.store import headers
 from wombat_dagster.store.frames import HASH_CARD, UnreadableFrame, read_header
 from wombat_dagster.store.raw_frames import (
     FILTER_ASSUMED,
-    FilterOfCamera,
+    SECTIONS_CONFIGURED,
+    configured_sections_words,
     frame_group,
     read_raw_frame,
 )
@@ -251,8 +252,16 @@ def _light_file(path: Path, inside: tuple[str, ...]) -> _RawFile:
 
 # ----------------------------------------------------------------------------------------- the scan
 
+SettingsOfCamera = Callable[[str | None], InstrumentSettings]
+"""What the configuration says of a camera (`config.Settings.for_camera`)."""
+
 _SAME_PIXELS = "same pixels as "
 _OTHER_GROUP = ", observation is "
+_TOO_WARM = "CCD at "
+
+
+def _nothing_configured(_camera: str | None) -> InstrumentSettings:
+    return InstrumentSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,7 +307,7 @@ def scan_data(
     data_root: Path,
     *,
     known: Mapping[str, RawFrame] | None = None,
-    filter_of_camera: FilterOfCamera | None = None,
+    settings_of_camera: SettingsOfCamera = _nothing_configured,
     only: Collection[str] | None = None,
 ) -> ScanResult:
     """Return the nights below `data_root` with every raw frame, usable or quarantined.
@@ -307,10 +316,11 @@ def scan_data(
     ----------
     known
         Frames of an earlier scan by `RawFrame.path`: of a file of unchanged size and time the
-        pixels are not read again, and the header only when it was quarantined or its filter was
-        not its own.
-    filter_of_camera
-        The filter of frames that name none, by camera (`config.InstrumentSettings.filter`).
+        pixels are not read again, and the header only when it was quarantined, its filter was
+        not its own, or other sections are configured now.
+    settings_of_camera
+        By camera: the filter of frames that name none, the sections of overscan and trim, and how
+        warm the chip may be.
     only
         Names of night directories; the other nights are left out. Directories of the same date
         are scanned with them, because the same pixels count once in a night.
@@ -329,12 +339,14 @@ def scan_data(
     for night in nights:
         try:
             scan = _read_night(
-                night, data_root, known=known or {}, filter_of_camera=filter_of_camera
+                night, data_root, known=known or {}, settings_of_camera=settings_of_camera
             )
         except OSError as error:
             scan = NightScan(directory=night, frames=(), unseen=str(error))
         scans.append(scan)
-    judged = _judged_together([frame for scan in scans for frame in scan.frames])
+    judged = _judged_together(
+        [frame for scan in scans for frame in scan.frames], settings_of_camera
+    )
     return ScanResult(
         nights=tuple(
             replace(scan, frames=tuple(judged[frame.path] for frame in scan.frames))
@@ -348,7 +360,7 @@ def _read_night(
     data_root: Path,
     *,
     known: Mapping[str, RawFrame],
-    filter_of_camera: FilterOfCamera | None,
+    settings_of_camera: SettingsOfCamera,
 ) -> NightScan:
     """Return a night's frames, each judged alone; a file reached by two ways is listed once."""
     raw_files = sorted(_night_files(night), key=lambda raw: (len(raw.path.parts), str(raw.path)))
@@ -364,7 +376,9 @@ def _read_night(
             if (raw.kind, raw.target, identity) in seen:
                 continue  # a link to a file that is listed already
             seen.add((raw.kind, raw.target, identity))
-        read.append(_frame(raw, night, data_root, known=known, filter_of_camera=filter_of_camera))
+        read.append(
+            _frame(raw, night, data_root, known=known, settings_of_camera=settings_of_camera)
+        )
     loose = [entry.name for entry in _entries(night.path) if is_raw_name(entry.name)]
     if loose:
         notes.append(
@@ -380,12 +394,17 @@ def _frame(
     data_root: Path,
     *,
     known: Mapping[str, RawFrame],
-    filter_of_camera: FilterOfCamera | None,
+    settings_of_camera: SettingsOfCamera,
 ) -> RawFrame:
     """Return one file's frame: the known one when the file has not changed, else read anew."""
     before = known.get(raw.path.relative_to(data_root).as_posix())
     is_unchanged = before is not None and _is_unchanged(before, raw, night)
-    if before is not None and is_unchanged and not _was_judged_alone(before, raw):
+    if (
+        before is not None
+        and is_unchanged
+        and not _was_judged_alone(before, raw)
+        and _has_sections_of(before, settings_of_camera)
+    ):
         return replace(before, reason=raw.misplaced)
     frame = read_raw_frame(
         raw.path,
@@ -395,7 +414,8 @@ def _frame(
         kind=raw.kind,
         target=raw.target,
         directory_filter=raw.directory_filter,
-        filter_of_camera=filter_of_camera,
+        filter_of_camera=lambda camera: settings_of_camera(camera).filter,
+        sections_of_camera=lambda camera: _sections_of(settings_of_camera(camera)),
         known_hash=before.pixel_hash if before is not None and is_unchanged else None,
     )
     return replace(frame, reason=frame.reason or raw.misplaced)
@@ -407,9 +427,26 @@ def _was_judged_alone(before: RawFrame, raw: _RawFile) -> bool:
     The configuration may have changed since. Verdicts against others are passed anew in any case.
     """
     reason = before.reason or ""
-    is_ours = reason.startswith(_SAME_PIXELS) or _OTHER_GROUP in reason or reason == raw.misplaced
+    is_ours = (
+        reason.startswith((_SAME_PIXELS, _TOO_WARM))
+        or _OTHER_GROUP in reason
+        or reason == raw.misplaced
+    )
     is_assumed = any(words.startswith(FILTER_ASSUMED) for words in before.warnings)
     return (bool(reason) and not is_ours) or is_assumed
+
+
+def _sections_of(instrument: InstrumentSettings) -> tuple[str | None, str | None]:
+    return instrument.overscan, instrument.trim
+
+
+def _has_sections_of(before: RawFrame, settings_of_camera: SettingsOfCamera) -> bool:
+    """Return whether a frame was read with the sections that are configured now."""
+    camera = before.group.camera if before.group else None
+    words = configured_sections_words(*_sections_of(settings_of_camera(camera)))
+    if words is not None:
+        return words in before.warnings
+    return not any(words.startswith(SECTIONS_CONFIGURED) for words in before.warnings)
 
 
 def _is_unchanged(before: RawFrame, raw: _RawFile, night: NightDirectory) -> bool:
@@ -423,12 +460,28 @@ def _is_unchanged(before: RawFrame, raw: _RawFile, night: NightDirectory) -> boo
     return (status.st_size, status.st_mtime_ns) == (before.size_bytes, before.mtime_ns)
 
 
-def _judged_together(frames: Sequence[RawFrame]) -> dict[str, RawFrame]:
-    """Return the frames by path, with the verdicts that take more than one frame."""
+def _judged_together(
+    frames: Sequence[RawFrame], settings_of_camera: SettingsOfCamera
+) -> dict[str, RawFrame]:
+    """Return the frames by path, with the verdicts that take more than the file."""
     judged = {frame.path: frame for frame in frames}
-    judged |= {frame.path: frame for frame in _duplicates(frames)}
+    judged |= {frame.path: frame for frame in _too_warm(frames, settings_of_camera)}
+    judged |= {frame.path: frame for frame in _duplicates(list(judged.values()))}
     judged |= {frame.path: frame for frame in _odd_groups(list(judged.values()))}
     return judged
+
+
+def _too_warm(
+    frames: Iterable[RawFrame], settings_of_camera: SettingsOfCamera
+) -> Iterator[RawFrame]:
+    """Yield, quarantined, the usable frames whose chip was warmer than its camera may be."""
+    for frame in frames:
+        if frame.reason is not None or frame.group is None or frame.ccd_temperature_c is None:
+            continue
+        limit_c = settings_of_camera(frame.group.camera).max_ccd_temperature_c
+        if limit_c is not None and frame.ccd_temperature_c > limit_c:
+            words = f"{_TOO_WARM}{frame.ccd_temperature_c:+.1f} C, at most {limit_c:g} wanted"
+            yield replace(frame, reason=words)
 
 
 def _duplicates(frames: Iterable[RawFrame]) -> Iterator[RawFrame]:
@@ -447,37 +500,53 @@ def _duplicates(frames: Iterable[RawFrame]) -> Iterator[RawFrame]:
             yield replace(frame, reason=f"{_SAME_PIXELS}{original}")
 
 
-def _odd_groups(frames: Iterable[RawFrame]) -> Iterator[RawFrame]:
-    """Yield, quarantined, the lights not of the shape, binning and camera of their observation.
+_Alike = tuple[FrameGroup, frozenset[str]]  # and what was done to the frames before
 
-    The group with most exposure time is the observation; of equals the one with more frames, then
-    with more pixels.
+
+def _odd_groups(frames: Iterable[RawFrame]) -> Iterator[RawFrame]:
+    """Yield, quarantined, the lights that cannot be calibrated with the others of an observation.
+
+    Those of another shape, binning or camera, and those already calibrated in another way. The
+    group with most exposure time is the observation; of equals the one with more frames, then with
+    more pixels.
     """
-    observations: dict[tuple[object, ...], dict[FrameGroup, list[RawFrame]]]
+    observations: dict[tuple[object, ...], dict[_Alike, list[RawFrame]]]
     observations = defaultdict(lambda: defaultdict(list))
     for frame in frames:
         if frame.kind is FrameKind.LIGHT and frame.reason is None and frame.group is not None:
-            observations[frame.date, frame.target, frame.filter][frame.group].append(frame)
+            alike = (frame.group, frame.steps_done)
+            observations[frame.date, frame.target, frame.filter][alike].append(frame)
     for groups in observations.values():
-        main = max(groups, key=lambda group: _weight(group, groups[group]))
-        for group, members in groups.items():
-            if group != main:
-                words = _difference(group, main)
+        main = max(groups, key=lambda alike: _weight(alike, groups[alike]))
+        for alike, members in groups.items():
+            if alike != main:
+                words = _difference(alike, main)
                 yield from (replace(frame, reason=words) for frame in members)
 
 
-def _weight(group: FrameGroup, members: Sequence[RawFrame]) -> tuple[float, int, int, str]:
+def _weight(alike: _Alike, members: Sequence[RawFrame]) -> tuple[float, int, int, str]:
+    group, done = alike
     exposure_s = sum(frame.exposure_s or 0.0 for frame in members)
-    return exposure_s, len(members), group.width_px * group.height_px, str(group)
+    n_px = group.width_px * group.height_px
+    return exposure_s, len(members), n_px, f"{group} {sorted(done)}"
 
 
-def _difference(group: FrameGroup, main: FrameGroup) -> str:
+def _difference(alike: _Alike, main: _Alike) -> str:
     """Return in words what sets two groups apart: ``256x256 1x1, observation is …``."""
-    if group.shape_words != main.shape_words:
-        return f"{group.shape_words}{_OTHER_GROUP}{main.shape_words}"
-    if group.camera != main.camera:
-        return f"camera {group.camera}{_OTHER_GROUP}{main.camera}"
-    return f"readout {group.readout}{_OTHER_GROUP}{main.readout}"
+    (group, done), (main_group, main_done) = alike, main
+    if group.shape_words != main_group.shape_words:
+        return f"{group.shape_words}{_OTHER_GROUP}{main_group.shape_words}"
+    if group.camera != main_group.camera:
+        return f"camera {group.camera}{_OTHER_GROUP}{main_group.camera}"
+    if group.readout != main_group.readout:
+        return f"readout {group.readout}{_OTHER_GROUP}{main_group.readout}"
+    return f"{_done_words(done)}{_OTHER_GROUP}{_done_words(main_done)}"
+
+
+def _done_words(done: frozenset[str]) -> str:
+    """Return what was done to a frame before: ``calibrated for bias, dark``, or ``raw``."""
+    steps = [step for step in ("bias", "dark", "flat") if step in done]
+    return f"calibrated for {', '.join(steps)}" if steps else "raw"
 
 
 # --------------------------------------------------------------------- has a directory settled yet
@@ -538,6 +607,7 @@ class Layout:
     data: Path
     products: Path
     cache: Path
+    supplied: tuple[Path, ...] = ()  # files and directories of masters that lie anywhere
 
     @classmethod
     def of(cls, settings: Settings) -> "Layout":
@@ -546,11 +616,23 @@ class Layout:
             data=settings.path(settings.data),
             products=settings.path(settings.products),
             cache=settings.path(settings.cache),
+            supplied=_supplied(settings),
         )
 
     def raw_path(self, relative: str) -> Path:
-        """Return the file of `RawFrame.path`. Raises ValueError when it would leave the root."""
+        """Return the file of `RawFrame.path` or `Master.path`.
+
+        Raises ValueError when it would leave the root, and is no master that the observer supplies.
+        """
+        path = Path(relative)
+        is_supplied = any(path.is_relative_to(place) for place in self.supplied)
+        if is_supplied and ".." not in path.parts and "\0" not in relative:
+            return path
         return _below(self.data, relative)
+
+    def master_words(self, path: Path) -> str:
+        """Return a master's path as the database holds it: absolute when not below the data."""
+        return self.relative_to_data(path) if path.is_relative_to(self.data) else path.as_posix()
 
     def product_file(self, relative: str) -> Path:
         """Return the file of a path relative to the products, `ReducedFrame.path` for one."""
@@ -711,12 +793,9 @@ def find_masters(night_dir: Path) -> tuple[FoundMaster, ...]:
 
 
 def _found_master(path: Path) -> FoundMaster:
-    found = MASTER_NAME.match(FITS_NAME.sub("", path.name))
-    assert found is not None
-    kind = FrameKind(found["kind"].lower())
-    words = GROUP_SUFFIX.sub("", found["rest"]).strip("-_ ") or None
-    filter = words if kind is FrameKind.FLAT else None
-    exposure_s = headers.as_number((words or "").rstrip("s")) if kind is FrameKind.DARK else None
+    parsed = _parsed_master_name(FITS_NAME.sub("", path.name))
+    assert parsed is not None
+    kind, filter, exposure_s = parsed
     try:
         header = read_header(path)
     except UnreadableFrame as error:
@@ -737,6 +816,151 @@ def _found_master(path: Path) -> FoundMaster:
         exposure_s=exposure_s if stated_s is None else stated_s,
         group=frame_group(header),
         our_hash=headers.text(header, HASH_CARD),
+    )
+
+
+def _parsed_master_name(stem: str) -> tuple[FrameKind, str | None, float | None] | None:
+    """Return kind, filter and exposure in seconds that ``mflatV``, ``mdark180`` say."""
+    found = MASTER_NAME.match(stem)
+    if found is None:
+        return None
+    kind = FrameKind(found["kind"].lower())
+    words = GROUP_SUFFIX.sub("", found["rest"]).strip("-_ ") or None
+    exposure_s = headers.as_number((words or "").rstrip("s")) if kind is FrameKind.DARK else None
+    return kind, words if kind is FrameKind.FLAT else None, exposure_s
+
+
+# --------------------------------------------------------------------- the observer's own library
+
+_VALIDITY = re.compile(r"[-_ ]?(?P<first>\d{8})?-(?P<last>\d{8})?$")
+_DATE_AT_END = re.compile(r"\d{8}$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibraryFile:
+    """A master that the observer supplies, as its name and ``wombat.toml`` describe it.
+
+    None is not said: the header tells. `reason` says why it cannot be used.
+    """
+
+    path: Path
+    kind: FrameKind | None
+    filter: str | None = None
+    exposure_s: float | None = None
+    valid_from: dt.date | None = None
+    valid_until: dt.date | None = None
+    forced: bool = False
+    reason: str | None = None
+
+
+def library_files(settings: Settings) -> tuple[LibraryFile, ...]:
+    """Return the masters of the ``[[master]]`` entries and of the library's directory.
+
+    Names are ``mbias``, ``mdark60`` or ``mflatV``, with the nights they are for:
+    ``mflatV_20250101-20250430.fits``, ``mbias_20250101-.fits``; without, they are for every night.
+    What an entry says comes before the name. No file is opened.
+    """
+    entries = [_library_entry(settings.path(entry.file), entry) for entry in settings.master]
+    named = {file.path for file in entries}
+    directory = _library_directory(settings)
+    if directory is None:
+        return tuple(entries)
+    if not directory.is_dir():
+        gone = "directory of the library is not there"
+        return (*entries, LibraryFile(path=directory, kind=None, reason=gone))
+    found = [
+        _named_master(directory / entry.name)
+        for entry in _entries(directory)
+        if FITS_NAME.search(entry.name)
+        and not _is_directory(entry)
+        and directory / entry.name not in named
+    ]
+    return (*entries, *found)
+
+
+def library_signature(settings: Settings) -> str:
+    """Return a text that changes with the files of the library and what is said of them.
+
+    Empty without a library. No file is opened.
+    """
+    lines = []
+    for file in library_files(settings):
+        try:
+            status = file.path.stat()
+            state = f"{status.st_size}\0{status.st_mtime_ns}"
+        except OSError:
+            state = "gone"
+        lines.append(f"{file}\0{state}\n")
+    if not lines:
+        return ""
+    return hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _library_directory(settings: Settings) -> Path | None:
+    library = settings.calibration.library
+    return settings.path(library) if library is not None else None
+
+
+def _supplied(settings: Settings) -> tuple[Path, ...]:
+    directory = _library_directory(settings)
+    files = [settings.path(entry.file) for entry in settings.master]
+    return (*files, *(() if directory is None else (directory,)))
+
+
+def _library_entry(path: Path, entry: MasterSettings) -> LibraryFile:
+    """Return what ``wombat.toml`` says of a master, and its name where the entry is silent."""
+    named = _named_master(path)
+    says_when = entry.valid_from is not None or entry.valid_until is not None
+    kind = FrameKind(entry.kind) if entry.kind is not None else named.kind
+    is_of_that_kind = kind is named.kind
+    reason = None if says_when or named.kind is None else named.reason
+    if kind is None:
+        reason = f"[[master]] says no kind, and neither does the name {path.name}"
+    return LibraryFile(
+        path=path,
+        kind=kind,
+        filter=entry.filter or (named.filter if is_of_that_kind else None),
+        exposure_s=entry.exposure_s or (named.exposure_s if is_of_that_kind else None),
+        valid_from=entry.valid_from if says_when else named.valid_from,
+        valid_until=entry.valid_until if says_when else named.valid_until,
+        forced=entry.forced,
+        reason=reason,
+    )
+
+
+def _named_master(path: Path) -> LibraryFile:
+    """Return what the name of a library's file says: ``mflatV_20250101-20250430.fits``."""
+    stem = FITS_NAME.sub("", path.name)
+    validity = _VALIDITY.search(stem)
+    if validity is not None and not (validity["first"] or validity["last"]):
+        validity = None
+    parsed = _parsed_master_name(stem[: validity.start()] if validity else stem)
+    if parsed is None:
+        return LibraryFile(
+            path=path, kind=None, reason="not named mbias, mdark or mflat: not taken for a master"
+        )
+    kind, filter, exposure_s = parsed
+    first, last, reason = None, None, None
+    if validity is not None:
+        try:
+            first, last = (
+                dt.datetime.strptime(day, "%Y%m%d").date() if day else None  # noqa: DTZ007 - a date
+                for day in (validity["first"], validity["last"])
+            )
+        except ValueError:
+            reason = f"{validity[0].lstrip('-_ ')} is no range of dates"
+        if first is not None and last is not None and first > last:
+            reason = f"valid from {first} until {last}: the wrong way round"
+    elif _DATE_AT_END.search(stem):
+        reason = f"{stem[-8:]} is no range of dates, {stem[-8:]}- is one"
+    return LibraryFile(
+        path=path,
+        kind=kind,
+        filter=filter,
+        exposure_s=exposure_s,
+        valid_from=first,
+        valid_until=last,
+        reason=reason,
     )
 
 

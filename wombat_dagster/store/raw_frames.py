@@ -5,7 +5,7 @@ What the cards mean is in `headers`, how files are read in `frames`.
 
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,20 @@ from wombat_dagster.store.frames import (
 )
 
 MAX_EXPOSURE_S = 86400.0
+MAX_ABOVE_SET_POINT_C = 3.0  # warmer, the cooler has not arrived or cannot keep up
 
 FilterOfCamera = Callable[[str | None], str | None]
 """The filter that the configuration gives to a camera's frames that name none, or None."""
 
+SectionsOfCamera = Callable[[str | None], tuple[str | None, str | None]]
+"""The FITS sections of overscan and trim that the configuration gives to a camera, or None."""
+
 FILTER_ASSUMED = "no FILTER card: "
 """Beginning of the warning on a frame whose filter is not from its header."""
+SECTIONS_CONFIGURED = "from the configuration: "
+"""Beginning of the warning on a frame whose sections are not its header's."""
+ALREADY_CALIBRATED = "already calibrated by another program: "
+"""Beginning of the warning on a frame that was calibrated before; the cards stand in brackets."""
 
 
 def read_raw_frame(
@@ -41,15 +49,16 @@ def read_raw_frame(
     target: str | None = None,
     directory_filter: str | None = None,
     filter_of_camera: FilterOfCamera | None = None,
+    sections_of_camera: SectionsOfCamera | None = None,
     known_hash: str | None = None,
 ) -> RawFrame:
     """Return everything a raw file says, with the reason when it cannot be used.
 
     `kind` and `target` are what the directory says; `directory_filter` is the filter the file's
-    directory is named for and, like `filter_of_camera`, serves when the header has none. Only what
-    one file alone shows is judged here; `layout.scan_data` compares the frames of a night. A bad
-    file never raises: the frame comes back with a `reason`. With `known_hash`, the hash of its
-    pixels, only the header is read.
+    directory is named for and, like `filter_of_camera`, serves when the header has none;
+    `sections_of_camera` comes before the header. Only what one file alone shows is judged here;
+    `layout.scan_data` compares the frames of a night. A bad file never raises: the frame comes back
+    with a `reason`. With `known_hash`, the hash of its pixels, only the header is read.
     """
     frame: dict[str, Any] = {
         "path": path.relative_to(data_root).as_posix(),
@@ -78,12 +87,21 @@ def read_raw_frame(
         filter, assumed = _filter_of(
             header, directory_filter=directory_filter, filter_of_camera=filter_of_camera
         )
+    group = frame_group(header)
+    configured = sections_of_camera(group.camera) if sections_of_camera else (None, None)
+    overscan, trim, about_sections = _sections(header, group, configured)
+    if trim is not None:
+        width_px, height_px = headers.section_size(trim)
+        group = replace(group, width_px=width_px, height_px=height_px)
     return RawFrame(
         **frame,
         **_facts(header),
+        group=group,
+        overscan=overscan,
+        trim=trim,
         filter=filter,
         pixel_hash=pixel_hash,
-        warnings=_warnings_of(header, date, assumed),
+        warnings=(*_warnings_of(header, date, assumed), *about_sections),
         reason=_reason_against(header, kind=kind, filter=filter),
     )
 
@@ -91,24 +109,62 @@ def read_raw_frame(
 def _nothing_known() -> dict[str, Any]:
     """Return None for every field of a RawFrame that only a readable file can fill."""
     known_without = {"path", "night_directory", "date", "kind", "target", "size_bytes", "mtime_ns"}
-    with_defaults = {"warnings", "reason"}
+    with_defaults = {"warnings", "reason", "overscan", "trim"}
     names = {field.name for field in fields(RawFrame)} - known_without - with_defaults
     return dict.fromkeys(names)
 
 
 def frame_group(header: fits.Header) -> FrameGroup:
-    """Return what a frame must share with another to be combined with it.
+    """Return what a frame must share with another to be combined with it, before any trimming.
 
     `header` is from `read_image` or `read_header`, whose NAXIS1 and NAXIS2 are the image's.
     """
     width_px, height_px = image_size(header)
+    readout = (headers.readout(header), headers.subframe_origin(header))
     return FrameGroup(
         width_px=width_px,
         height_px=height_px,
         binning=headers.binning(header),
         camera=headers.camera(header),
-        readout=headers.readout(header),
+        readout=" ".join(words for words in readout if words) or None,
     )
+
+
+def configured_sections_words(overscan: str | None, trim: str | None) -> str | None:
+    """Return the warning on a frame of a camera with configured sections; None without any."""
+    sections = {"overscan": overscan, "trim": trim}
+    words = ", ".join(f"{name} {section}" for name, section in sections.items() if section)
+    return f"{SECTIONS_CONFIGURED}{words}" if words else None
+
+
+def _sections(
+    header: fits.Header, group: FrameGroup, configured: tuple[str | None, str | None]
+) -> tuple[str | None, str | None, tuple[str, ...]]:
+    """Return overscan and trim, the configured before the header's, and what to say of them.
+
+    What lies outside the image is no section of it. An overscan that the trimmed image would hold
+    has seen light.
+    """
+    size = {"width_px": group.width_px, "height_px": group.height_px}
+    overscan, trim = (headers.section(words, **size) for words in configured)
+    about = configured_sections_words(*configured)
+    words = [] if about is None else [about]
+    for name, stated, usable in zip(
+        ("overscan", "trim"), configured, (overscan, trim), strict=True
+    ):
+        if stated is not None and usable is None:
+            words.append(
+                f"configured {name} {stated} is no part of the image of"
+                f" {group.width_px}x{group.height_px}: ignored"
+            )
+    overscan = overscan or headers.overscan(header, **size)
+    trim = trim or headers.trim(header, **size)
+    if trim == f"[1:{group.width_px},1:{group.height_px}]":
+        trim = None
+    if overscan is not None and trim is not None and headers.sections_overlap(overscan, trim):
+        words.append(f"overscan {overscan} overlaps with the image kept, {trim}: ignored")
+        overscan = None
+    return overscan, trim, tuple(words)
 
 
 def _facts(header: fits.Header) -> dict[str, Any]:
@@ -116,7 +172,6 @@ def _facts(header: fits.Header) -> dict[str, Any]:
     position = headers.position_hint_deg(header)
     gain = headers.gain_e_adu(header)
     return {
-        "group": frame_group(header),
         "exposure_s": headers.exposure_s(header),
         "start_utc": headers.start_utc(header),
         "ccd_temperature_c": headers.ccd_temperature_c(header),
@@ -189,8 +244,16 @@ def _time_cards(header: fits.Header) -> str:
 def _warnings_of(header: fits.Header, date: dt.date, assumed: str | None) -> tuple[str, ...]:
     """Return what an observer should know of a usable frame."""
     words = [assumed] if assumed else []
-    if (status := headers.calibration_status(header)) is not None:
-        words.append(f"already calibrated by the capture program (CALSTAT {status!r})")
+    if (done := headers.calibration_status(header)) is not None:
+        steps, source = headers.calibration_words(done), headers.calibration_source(header)
+        words.append(f"{ALREADY_CALIBRATED}{steps} ({source})")
+    if done is None and (stated := headers.strange_calstat(header)) is not None:
+        words.append(f"CALSTAT {stated!r} is not understood: taken for a raw frame")
+    at_c, wanted_c = headers.ccd_temperature_c(header), headers.set_temperature_c(header)
+    if at_c is not None and wanted_c is not None and at_c - wanted_c > MAX_ABOVE_SET_POINT_C:
+        words.append(
+            f"CCD at {at_c:+.1f} C, {at_c - wanted_c:.1f} above its set point of {wanted_c:+.1f} C"
+        )
     start = headers.start_utc(header)
     if start is None:
         return tuple(words)

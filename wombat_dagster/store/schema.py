@@ -164,6 +164,8 @@ def m004_detectors(db: Database) -> None:
         "CREATE TABLE bad_pixels (path TEXT PRIMARY KEY, date TEXT NOT NULL,"
         " content_hash TEXT NOT NULL, n_bad INTEGER NOT NULL, record TEXT NOT NULL)"
     )
+    # Frames are looked at anew: overscan, trim and what is calibrated already were not read before.
+    db.conn.execute("UPDATE frame SET record = json_set(record, '$.mtime_ns', 0)")
 
 
 def connect(path: Path) -> sqlite3.Connection:

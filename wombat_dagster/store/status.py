@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from wombat_dagster.domain import (
+    BadPixelMap,
+    DetectorMeasurement,
     FrameKind,
     FrameSolution,
     Master,
@@ -401,6 +403,58 @@ class StatusDatabase:
         with self._writing() as connection:
             connection.execute("INSERT OR IGNORE INTO our_master VALUES (?)", (content_hash,))
 
+    # -------------------------------------------------------------------------------- detector
+
+    def record_detector(self, date: dt.date, measured: Sequence[DetectorMeasurement]) -> None:
+        """Make the table `detector` hold `measured`, and nothing else of that night."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM detector WHERE date = ?", (date.isoformat(),))
+            connection.executemany(
+                "INSERT INTO detector (date, quantity, camera, readout, width_px, height_px,"
+                " binning, value, error, n_frames, ccd_temperature_c, step, record)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                [
+                    (
+                        m.date.isoformat(), m.quantity.value, m.group.camera, m.group.readout,
+                        m.group.width_px, m.group.height_px, m.group.binning, m.value, m.error,
+                        m.n_frames, m.ccd_temperature_c, m.step, dump_json(m),
+                    )
+                    for m in measured
+                ],
+            )  # fmt: skip
+
+    def detector_measurements(self) -> list[DetectorMeasurement]:
+        """Return what was measured of the detectors in every night, oldest first."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT record FROM detector ORDER BY date, rowid").fetchall()
+        return [load_json(DetectorMeasurement, row["record"]) for row in rows]
+
+    # ------------------------------------------------------------------------------ bad pixels
+
+    def record_bad_pixel_maps(self, date: dt.date, maps: Sequence[BadPixelMap]) -> None:
+        """Make the table `bad_pixels` hold `maps`, and no others of that night."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM bad_pixels WHERE date = ?", (date.isoformat(),))
+            connection.executemany(
+                "INSERT OR REPLACE INTO bad_pixels VALUES (?,?,?,?,?)",
+                [(m.path, m.date.isoformat(), m.content_hash, m.n_bad, dump_json(m)) for m in maps],
+            )
+
+    def bad_pixel_maps(self) -> list[BadPixelMap]:
+        """Return the maps of bad pixels of every night, oldest first."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT record FROM bad_pixels ORDER BY date, path"
+            ).fetchall()
+        return [load_json(BadPixelMap, row["record"]) for row in rows]
+
+    def bad_pixels_signature(self) -> str:
+        """Return a text that changes when a map of bad pixels comes, goes or gets other pixels."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT path, content_hash FROM bad_pixels ORDER BY path")
+            lines = [f"{row['path']}\0{row['content_hash']}\n" for row in rows]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
     # ---------------------------------------------------------------------------- observations
 
     def set_status(self, key: str, columns: Mapping[str, str | None]) -> None:
@@ -638,7 +692,7 @@ def _wcs_row(
             "rotation": wcs.rotation_deg, "parity": wcs.parity,
             "crpix1": wcs.crpix_x, "crpix2": wcs.crpix_y, "crval1": wcs.ra_deg,
             "crval2": wcs.dec_deg, "cd1_1": wcs.cd11, "cd1_2": wcs.cd12, "cd2_1": wcs.cd21,
-            "cd2_2": wcs.cd22,
+            "cd2_2": wcs.cd22, "sip_order": wcs.sip.order if wcs.sip is not None else 0,
         }  # fmt: skip
     if centre is not None:
         row |= {"ra_center": centre[0], "dec_center": centre[1]}

@@ -1,9 +1,13 @@
 """Star detection on painted frames whose stars are known."""
 
+import subprocess
+import sys
+import threading
 import warnings
 
 import numpy as np
 import pytest
+import sep
 from scipy.special import erf
 
 from wombat_dagster.domain import Detections
@@ -20,9 +24,17 @@ def grid_of_stars(rng, n_side=12, step_px=60.0):
     return x, y, 10 ** rng.uniform(4.0, 5.5, x.size)
 
 
-def paint(rng, x, y, flux, *, fwhm_px=3.0, integrated=True, shape=(760, 760), stretch=1.0):
+def distances(stars, x, y):
+    """Return the distance of every detection (rows) to every true star (columns)."""
+    return np.hypot(np.subtract.outer(stars.x_px, x), np.subtract.outer(stars.y_px, y))
+
+
+def paint(
+    rng, x, y, flux, *,
+    fwhm_px=3.0, integrated=True, shape=(760, 760), stretch=1.0, noise_adu=NOISE_ADU,
+):  # fmt: skip
     """Gaussians over flat sky; `integrated` over the pixels or sampled at their centres."""
-    image = rng.normal(SKY_ADU, NOISE_ADU, shape)
+    image = rng.normal(SKY_ADU, noise_adu, shape)
     sigma = fwhm_px * SIGMA_OF_FWHM
     reach = int(np.ceil(5 * sigma * stretch)) + 1
 
@@ -69,6 +81,92 @@ def test_every_star_is_found_in_its_place_brightest_first():
     assert np.median(measured) == pytest.approx(1.0, abs=0.03)
     assert stars.sky_adu == pytest.approx(SKY_ADU, abs=1.0)
     assert stars.sky_rms_adu == pytest.approx(NOISE_ADU, rel=0.05)
+
+
+def test_places_are_as_good_as_the_light_allows():
+    """sigma / SNR per axis; 1.3 px / 500 at 3e5 ADU and less than 0.02 px from 3e4 on."""
+    rng = np.random.default_rng(14)
+    x, y, flux = grid_of_stars(rng)
+    flux = flux.clip(3e4)
+    stars = detect_stars(paint(rng, x, y, flux))
+    distance = distances(stars, x, y).min(axis=0)
+    sigma_px, snr = 3.0 * SIGMA_OF_FWHM, flux / (NOISE_ADU * np.sqrt(np.pi) * 3.0)
+    assert np.sqrt(np.mean((distance / (sigma_px / snr)) ** 2)) < 2.0  # 2**0.5 in theory
+    assert np.median(distance) < 0.02
+
+
+def test_the_width_of_a_moffat_star_is_twice_its_half_flux_radius():
+    """Half of a Moffat star of beta 3 is within alpha (2**0.5 - 1)**0.5, by its integral."""
+    rng = np.random.default_rng(15)
+    x, y, _ = grid_of_stars(rng, n_side=4)
+    alpha_px = 4.0
+    yy, xx = np.mgrid[:280, :280]
+    image = rng.normal(SKY_ADU, 1.0, (280, 280))
+    for x0, y0 in zip(x, y, strict=True):
+        image += 2e4 / (1 + ((xx - x0) ** 2 + (yy - y0) ** 2) / alpha_px**2) ** 3
+    stars = detect_stars(image)
+    assert len(stars) == len(x)
+    by_hand = 2 * alpha_px * np.sqrt(np.sqrt(2.0) - 1.0)
+    # 5 %: the light beyond the reach of the measurement is not counted
+    assert np.median(stars.fwhm_px) == pytest.approx(by_hand, rel=0.05)
+
+
+@pytest.mark.parametrize("side_px", [760, 701])
+def test_a_sloping_sky_hides_no_star_and_makes_none_up_to_the_edges(side_px):
+    """300 ADU from corner to corner, and 10 % of vignetting."""
+    rng = np.random.default_rng(16)
+    x, y, flux = grid_of_stars(rng, n_side=11)
+    x, y = x - 30.0, y - 30.0  # the first are 10 px from the edge
+    flat = detect_stars(image := paint(rng, x, y, flux, shape=(side_px, side_px)))
+    yy, xx = np.mgrid[:side_px, :side_px] / side_px
+    slope = 200.0 * xx + 100.0 * yy - 0.1 * SKY_ADU * ((xx - 0.5) ** 2 + (yy - 0.5) ** 2)
+    stars = detect_stars(image + slope)
+    assert len(stars) == len(flat) == len(x)
+    own = distances(stars, x, y).argmin(axis=0)
+    assert distances(stars, x, y).min(axis=0).max() < 0.5
+    flat_flux = flat.flux_adu[distances(flat, x, y).argmin(axis=0)]
+    noise_adu = NOISE_ADU * np.sqrt(np.pi) * 2.5 * 1.5  # of the sky in an aperture
+    assert np.std(stars.flux_adu[own] - flat_flux) < 0.75 * noise_adu
+    assert stars.sky_rms_adu == pytest.approx(NOISE_ADU, rel=0.2)  # with the slope in a box
+
+
+def test_the_sky_beside_a_large_masked_part_is_that_of_the_frame():
+    rng = np.random.default_rng(21)
+    x, y, flux = grid_of_stars(rng)
+    x, y = x - 30.0, y - 30.0  # a row of stars 7 px beside the mask, within a box of the sky
+    image = paint(rng, x, y, flux)
+    mask = np.zeros(image.shape, bool)
+    mask[:483, :483] = True
+    whole, part = detect_stars(image), detect_stars(image, mask)
+    beside = (x > 483) | (y > 483)
+    assert len(part) == np.count_nonzero(beside)
+    own_whole = distances(whole, x, y).argmin(axis=0)[beside]
+    own_part = distances(part, x, y).argmin(axis=0)[beside]
+    noise_adu = NOISE_ADU * np.sqrt(np.pi) * 2.5 * 1.5  # of the sky in an aperture
+    difference = part.flux_adu[own_part] - whole.flux_adu[own_whole]
+    # apertures that the mask cuts are part of it; a tenth of the sky would be 20 noises
+    assert np.abs(difference).max() < 10.0 * noise_adu
+
+
+@pytest.mark.parametrize("noise_adu", [0.35, 0.6, 1.2])
+@pytest.mark.parametrize("sky_adu", [300.0, 300.3, 300.5, 300.7])
+def test_a_sky_of_few_digits_is_measured_finer_than_its_digits(sky_adu, noise_adu):
+    """As MicroObservatory's 12-bit frames; the rms of rounding adds as 1/12 ADU²."""
+    rng = np.random.default_rng(17)
+    x, y, flux = grid_of_stars(rng, n_side=5)
+    image = paint(rng, x, y, flux, shape=(340, 340), noise_adu=noise_adu) + sky_adu - SKY_ADU
+    stars = detect_stars(np.rint(image).astype(np.uint16))
+    assert len(stars) == len(x)
+    assert stars.sky_adu == pytest.approx(sky_adu, abs=0.35)
+    assert stars.sky_rms_adu == pytest.approx(np.sqrt(noise_adu**2 + 1 / 12), rel=0.35)
+
+
+def test_a_crowded_field_does_not_raise_its_own_sky():
+    rng = np.random.default_rng(18)
+    n_stars = 3000
+    x, y = rng.uniform(5, 755, (2, n_stars))
+    image = paint(rng, x, y, 10 ** rng.uniform(2.5, 4.5, n_stars))
+    assert detect_stars(image).sky_adu == pytest.approx(SKY_ADU, abs=0.5 * NOISE_ADU)
 
 
 @pytest.mark.parametrize("distance_px", [8.0, 9.0, 10.0])
@@ -119,6 +217,53 @@ def test_hot_pixels_and_clusters_are_no_stars():
     distance = np.hypot(np.subtract.outer(stars.x_px, x), np.subtract.outer(stars.y_px, y))
     assert np.all(distance.min(axis=1) < 3.0)
     assert len(stars) >= 0.97 * len(x)
+
+
+@pytest.mark.parametrize("masked_above_adu", [30000, 4000, 200])
+@pytest.mark.parametrize("fwhm_px", [2.0, 5.0])
+def test_what_a_mask_leaves_of_a_hot_cluster_is_no_star(fwhm_px, masked_above_adu):
+    """Clusters as in the BSU camera's lights (``data/README.md``), masked whole or core only."""
+    clusters = {
+        (65, 70): [[48500, 25800], [48500, 26100]],
+        (125, 130): [[46700, 450, 0], [48000, 6100, 70], [8000, 90, 20]],
+        (185, 190): [[300, 40, 20], [48900, 650, 41], [49000, 614, 55]],
+    }
+    rng = np.random.default_rng(4)
+    x, y, flux = grid_of_stars(rng, n_side=6)
+    image = paint(rng, x, y, flux.clip(3e4), fwhm_px=fwhm_px, shape=(400, 400))
+    mask = np.zeros(image.shape, bool)
+    for (top, left), cluster in clusters.items():
+        here = np.s_[top : top + len(cluster), left : left + len(cluster[0])]
+        image[here] += cluster
+        mask[here] = np.array(cluster) > masked_above_adu
+    stars = detect_stars(image, mask)
+    assert len(stars) == len(x)
+    assert distances(stars, x, y).min(axis=1).max() < 1.0
+
+
+def test_the_wings_of_a_light_whose_core_is_masked_are_seldom_stars():
+    """As a hot cluster as wide as the stars leaves them; on half of the places."""
+    rng = np.random.default_rng(4)
+    x, y, flux = grid_of_stars(rng, n_side=6)
+    image = paint(rng, x, y, flux.clip(3e4), shape=(400, 400))
+    yy, xx = np.mgrid[:400, :400]
+    mask = np.zeros(image.shape, bool)
+    for x0, y0 in zip(x[::2], y[::2], strict=True):
+        mask |= np.hypot(xx - x0, yy - y0) < 1.5
+    stars = detect_stars(image, mask)
+    assert distances(stars, x[1::2], y[1::2]).min(axis=0).max() < 0.5
+    assert len(stars) - len(x[1::2]) <= len(x[::2]) / 3
+
+
+@pytest.mark.parametrize("fwhm_px", [2.0, 3.0, 5.0])
+def test_scattered_bad_pixels_hide_no_star(fwhm_px):
+    """One pixel in a hundred, so that a third of the stars have one in their core."""
+    rng = np.random.default_rng(22)
+    x, y, flux = grid_of_stars(rng)
+    image = paint(rng, x, y, flux, fwhm_px=fwhm_px)
+    stars = detect_stars(image, rng.random(image.shape) < 0.01)
+    assert len(stars) == len(x)
+    assert distances(stars, x, y).min(axis=0).max() < 1.0
 
 
 @pytest.mark.parametrize("fwhm_px", [3.0, 8.0])
@@ -204,3 +349,58 @@ def test_max_stars_keeps_the_brightest():
     image = paint(rng, *grid_of_stars(rng, n_side=5), shape=(340, 340))
     everything, few = detect_stars(image), detect_stars(image, max_stars=7)
     np.testing.assert_array_equal(few.flux_adu, everything.flux_adu[:7])
+
+
+@pytest.fixture(name="small_buffer")
+def _small_buffer():
+    usual = sep.get_extract_pixstack()
+    sep.set_extract_pixstack(300)
+    yield 300
+    sep.set_extract_pixstack(usual)
+
+
+def test_a_frame_too_crowded_for_seps_buffer_gets_a_larger_one_for_the_time(small_buffer):
+    rng = np.random.default_rng(19)
+    image = paint(rng, *grid_of_stars(rng, n_side=5), fwhm_px=12.0, shape=(340, 340))
+    with pytest.raises(Exception, match="internal pixel buffer full"):
+        sep.extract(image - SKY_ADU, 5 * NOISE_ADU)
+    assert len(detect_stars(image)) == 25
+    assert sep.get_extract_pixstack() == small_buffer
+
+
+@pytest.mark.usefixtures("small_buffer")
+def test_frames_in_several_threads_give_the_stars_that_they_give_alone():
+    rng = np.random.default_rng(20)
+    images = [
+        paint(rng, *grid_of_stars(rng, n_side=4), fwhm_px=12.0, shape=(280, 280)) for _ in range(4)
+    ]
+    alone = [detect_stars(image) for image in images]
+    results = {}
+
+    def work(index):
+        for _ in range(3):
+            results[index] = detect_stars(images[index])
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(images))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, expected in enumerate(alone):
+        np.testing.assert_array_equal(results[index].x_px, expected.x_px)
+        np.testing.assert_array_equal(results[index].fwhm_px, expected.fwhm_px)
+
+
+def test_detecting_stars_does_not_load_scipy():
+    """Whose spatial part alone takes 0.2 s to import."""
+    script = (
+        "import sys, numpy as np; from wombat_dagster.science.detection import detect_stars;"
+        "assert 'sep' not in sys.modules;"
+        "image = np.random.default_rng(1).normal(300, 10, (200, 200));"
+        "image[50:54, 50:54] += 1000; image[90:94, 95:99] += 500;"
+        "print(len(detect_stars(image)), 'scipy' in sys.modules)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["2", "False"]

@@ -327,6 +327,43 @@ def test_a_nan_pixel_counts_as_bad():
     assert np.isfinite(got.source_sky_adu[0])
 
 
+@pytest.mark.parametrize("sigma_px", [(1.0, 1.0), (1.5, 1.5), (1.2, 2.4)])
+@pytest.mark.parametrize("at", [(0, 0), (1, 0), (-1, 1)])
+def test_a_bad_pixel_in_the_core_costs_the_star_little(sigma_px, at):
+    """The mean of the neighbours would cost a star of sigma 1 px 7 % of its light."""
+    aperture = domain.Aperture(radius_px=5.0, sky_inner_px=12.0, sky_outer_px=20.0)
+    image = sky_with([(70.2, 60.3, 50_000.0)], sigma_px=sigma_px)
+    whole = measure(image, [70.2], [60.3], aperture=aperture).source_sky_adu[0]
+    mask = np.zeros(image.shape, np.uint8)
+    where = (60 + at[1], 70 + at[0])
+    image[where], mask[where] = 9_000.0, MaskBit.BAD
+    mended = measure(image, [70.2], [60.3], mask=mask, aperture=aperture).source_sky_adu[0]
+    assert mended == pytest.approx(whole, rel=0.01)
+
+
+def test_bad_pixels_of_each_aperture_are_counted():
+    """Two in the first aperture and one outside it; none in the second; half a one in the third."""
+    image = sky_with([(70.0, 60.0, 50_000.0), (30.0, 30.0, 50_000.0), (30.0, 90.0, 5.0e4)])
+    mask = np.zeros(image.shape, np.uint8)
+    mask[60, 70], mask[61, 70] = MaskBit.BAD, MaskBit.EDGE
+    mask[60, 79] = MaskBit.BAD  # 9 px off, of radius 8
+    mask[30, 31] = MaskBit.SATURATED  # flagged, and counts
+    mask[90, 38] = MaskBit.BAD  # half of it within 8 px
+    got = measure(image, [70.0, 30.0, 30.0, 3.0], [60.0, 30.0, 90.0, 60.0], mask=mask)
+    assert got.n_bad_px[:3].tolist() == [2.0, 0.0, 1.0]
+    assert np.isnan(got.n_bad_px[3])  # the aperture leaves the frame: not known
+    assert ((got.flags & Flag.BAD_PIXEL) != 0).tolist() == [True, False, True, False]
+
+
+def test_a_star_that_is_not_measured_still_says_how_many_of_its_pixels_are_bad():
+    image = sky_with([(70.0, 60.0, 50_000.0)])
+    mask = np.zeros(image.shape, bool)
+    mask[58:63, 68:73] = True
+    got = measure(image, [70.0], [60.0], mask=mask)
+    assert got.flags[0] & Flag.UNMEASURED
+    assert got.n_bad_px[0] == 25.0
+
+
 def test_more_than_a_tenth_masked_is_not_measured():
     """Three rows are a segment 2.5 px high: 20.06 of 201.06 px, 9.98 %; a pixel more is 10.5 %."""
     image = sky_with([(70.0, 60.0, 50_000.0)])

@@ -149,3 +149,11 @@ def test_comps_that_come_and_go_are_judged_where_they_are():
     deviation[40:, :] = np.nan
     deviation[30] = [-0.03, 0.08, -0.05]
     assert proposed(deviation, error) == [30]
+
+
+def test_frames_with_half_of_the_usual_stars_are_clouded_each_exposure_for_itself():
+    n_stars = np.array([100, 98, 20, 103, 97, 101, 30, 31, 29, 30, 32, 4])
+    exposure_s = np.array([60.0] * 6 + [5.0] * 6)
+    assert quality.clouded(n_stars, exposure_s) == {2: 100, 11: 30}
+    assert quality.clouded(n_stars[:4], exposure_s[:4]) == {}  # too few to know what is usual
+    assert quality.clouded(n_stars // 20, exposure_s) == {}  # nor do five stars

@@ -1,5 +1,7 @@
 import datetime as dt
+import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -8,6 +10,8 @@ from wombat_dagster.cli import main
 from wombat_dagster.doctor import Verdict
 from wombat_dagster.domain import FrameKind, Site
 from wombat_dagster.simulate.aavso import Service
+from wombat_dagster.simulate.astap_database import write_astap_database, write_wide_database
+from wombat_dagster.solvers.astap import Astap
 
 TODAY = dt.date(2026, 11, 21)
 LOWELL = {"latitude_deg": 42.61, "longitude_deg": -71.48, "elevation_m": 107.0}
@@ -52,41 +56,82 @@ def test_no_site_at_all_is_missing_and_one_in_the_headers_is_a_warning():
 # ----------------------------------------------------------------------------------- star database
 
 
-def test_a_set_without_stars_is_not_usable(tmp_path):
+def astap_of(version, folder):
+    return Astap(folder / "astap_cli", folder, version)
+
+
+def no_records(folder):
     """A tile is a header of 110 bytes, its last the record's size; here no record follows."""
-    (tmp_path / "h18_0101.1476").write_bytes(bytes(109) + b"\x05")
-    found = doctor.star_database(tmp_path, astap_version=None)
-    assert found.verdict is Verdict.MISSING
-    assert "empty" in found.words
+    (folder / "h18_0101.1476").write_bytes(bytes(109) + b"\x05")
 
 
-def test_a_tile_of_another_format_is_not_usable(tmp_path):
-    (tmp_path / "d50_0101.1476").write_bytes(bytes(109) + b"\x0b" + bytes(22))
-    found = doctor.star_database(tmp_path, astap_version=None)
+def other_records(folder):
+    (folder / "d50_0101.1476").write_bytes(bytes(109) + b"\x0b" + bytes(22))
+
+
+def another_tile_is_short(folder):
+    (folder / "h18_0101.1476").write_bytes(bytes(109) + b"\x05" + bytes(10))
+    (folder / "h18_0201.1476").write_bytes(bytes(20))
+
+
+def half_a_set(folder):
+    (folder / "h18_0201.1476").write_bytes(bytes(109) + b"\x05" + bytes(10))
+
+
+def cut_wide_file(folder):
+    (folder / "w08_0101.001").write_bytes((1000).to_bytes(4, "little") + bytes(120))
+
+
+def a_directory_for_a_tile(folder):
+    (folder / "h18_0101.1476").write_bytes(bytes(109) + b"\x05" + bytes(10))
+    (folder / "h18_0201.1476").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: None, "no set of .1476 or .290 tiles there"),
+        (no_records, "1 of 1476 tiles, not usable: all of them empty"),
+        (other_records, "d50_0101.1476: records of 11 bytes, (5, 6) are known"),
+        (another_tile_is_short, "h18_0201.1476: 20 bytes, at least 110 wanted"),
+        (half_a_set, "tiles of h18, but no h18_0101, half a set"),
+        (cut_wide_file, "124 bytes, 12004 wanted"),
+        (a_directory_for_a_tile, "Is a directory"),
+    ],
+)
+def test_an_unusable_database_is_said_with_how_to_get_one(tmp_path, spoil, words):
+    spoil(tmp_path)
+    found = doctor.star_database(tmp_path, None)
     assert found.verdict is Verdict.MISSING
-    assert "records of 11 bytes" in found.words
+    assert words in found.words
+    assert "hnsky.org" in found.remedy
 
 
 def test_a_part_of_a_set_is_told(world_database):
-    found = doctor.star_database(world_database, astap_version="CLI-2022.11.11")
+    found = doctor.star_database(world_database, astap_of("CLI-2022.11.11", world_database))
     assert found.verdict is Verdict.WARN
     assert "of 1476 tiles: a part of the sky" in found.words
+
+
+def test_a_set_for_wide_fields_alone_is_told(tmp_path):
+    write_wide_database(tmp_path, np.array([10.0]), np.array([5.0]), np.array([3.0]))
+    found = doctor.star_database(tmp_path, None)
+    assert found.verdict is Verdict.WARN
+    assert "more than 20 degrees" in found.words
 
 
 def test_a_set_that_an_old_astap_does_not_know_is_told(world_database, tmp_path):
     """PLATE_SOLVING §1: the version of 2022 knows h18 and h17, that of 2026 d50 as well."""
     for tile in world_database.glob("h18_*"):
         (tmp_path / tile.name.replace("h18", "d50")).write_bytes(tile.read_bytes())
-    old = doctor.star_database(tmp_path, astap_version="CLI-2022.11.11")
+    old = doctor.star_database(tmp_path, astap_of("CLI-2022.11.11", tmp_path))
     assert "does not know d50" in old.words
-    new = doctor.star_database(tmp_path, astap_version="CLI-2026.07.16")
+    new = doctor.star_database(tmp_path, astap_of("CLI-2026.07.16", tmp_path))
     assert "does not know" not in new.words
 
 
 @pytest.fixture(scope="session")
 def world_database(all_stars, sky, tmp_path_factory):
-    from wombat_dagster.simulate.astap_database import write_astap_database
-
     folder = tmp_path_factory.mktemp("astap")
     write_astap_database(
         folder,
@@ -100,7 +145,7 @@ def world_database(all_stars, sky, tmp_path_factory):
 
 @pytest.mark.parametrize("folder", [None, "nowhere"])
 def test_no_database_is_missing_with_how_to_get_one(tmp_path, folder):
-    found = doctor.star_database(tmp_path / folder if folder else None, astap_version=None)
+    found = doctor.star_database(tmp_path / folder if folder else None, None)
     assert found.verdict is Verdict.MISSING
     assert "hnsky.org" in found.remedy
 
@@ -110,6 +155,39 @@ def test_an_astap_that_is_not_where_it_was_said_to_be_is_missing():
     found = {one.subject: one for one in doctor.plate_solver(settings)}
     assert found["ASTAP"].verdict is Verdict.MISSING
     assert "/nowhere/astap_cli" in found["ASTAP"].words
+
+
+def program_in(folder):
+    """Return a solve-field that tells a version, in a prefix of its own."""
+    program = folder / "bin" / "solve-field"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 0.93\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the fake is a POSIX script")
+def test_a_solve_field_without_index_files_is_told_with_how_to_get_them(tmp_path):
+    program = program_in(tmp_path)
+    found = doctor.solve_field(str(program))
+    assert found.verdict is Verdict.WARN
+    assert "index files" in found.remedy
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "index-4110.fits").touch()
+    (tmp_path / "etc" / "astrometry.cfg").write_text(f"add_path {tmp_path / 'data'}\nautoindex\n")
+    assert doctor.solve_field(str(program)).verdict is Verdict.OK
+
+
+def test_solve_field_is_not_needed_but_must_be_where_it_was_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("WOMBAT_SOLVE_FIELD", raising=False)
+    monkeypatch.setattr("wombat_dagster.solvers.solve_field.USUAL_PROGRAMS", {})
+    assert doctor.solve_field(None).verdict is Verdict.OK
+    found = doctor.solve_field(str(tmp_path / "nowhere"))
+    assert (found.verdict is Verdict.MISSING) or sys.platform == "win32"
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "Windows" in doctor.solve_field(None).words
 
 
 def test_a_star_table_without_its_columns_is_missing(tmp_path):

@@ -8,6 +8,7 @@ from wombat_dagster.io_managers import ProductIOManager
 from wombat_dagster.jobs import NIGHT_ASSETS, OBSERVATION_ASSETS
 from wombat_dagster.products import PRODUCTS, read_product
 from wombat_dagster.resources import ObservatoryResource
+from wombat_dagster.store import frames
 
 KEY = "20251014__SV_Wom__V"
 STAR = Variable(name="SV Wom", ra_deg=335.2, dec_deg=38.1, mag_bright=12.0, mag_faint=12.9)
@@ -102,13 +103,13 @@ def test_the_files_for_people_are_there_before_the_product_is_known(place):
     place.observatory.layout.phot_table_path(KEY).unlink()
     with place.in_force(), pytest.MonkeyPatch.context() as patch:
         written = []
-        real = __import__("wombat_dagster.io_managers", fromlist=["x"]).write_bytes_atomic
+        real = frames.write_bytes_atomic
 
         def noting(path, content):
             written.append(path.name)
             real(path, content)
 
-        patch.setattr("wombat_dagster.io_managers.write_bytes_atomic", noting)
+        patch.setattr(frames, "write_bytes_atomic", noting)
         manager().handle_output(output("photometry_table"), table)
     assert written == ["SV_Wom_20251014_phot.tbl", "photometry.npz"]
 

@@ -6,6 +6,7 @@ import pytest
 from wombat_dagster.resources import ObservatoryResource
 from wombat_dagster.sensors import data as sensor
 from wombat_dagster.sensors.data import Memory, look
+from wombat_dagster.store import layout
 
 SV_WOM_V, SV_WOM_B = "20251014__SV_Wom__V", "20251014__SV_Wom__B"
 QUIET_S = 60.0  # of the place's configuration
@@ -92,14 +93,14 @@ def test_an_observation_waits_for_its_own_night_s_calibrations(ticks, sky, edit)
 
 def test_a_night_on_a_failing_disk_holds_up_nobody_else(ticks, monkeypatch):
     ticks.place.take("20251015/Flat/*", "20251015/Light/SV Wom/*")
-    real = sensor.night_signatures
+    real = layout.night_signatures
 
     def fail(night):
         if night.name == "20251014":
             raise OSError(5, "Input/output error")
         return real(night)
 
-    monkeypatch.setattr(sensor, "night_signatures", fail)
+    monkeypatch.setattr(layout, "night_signatures", fail)
     ticks.tick()
     assert ticks.tick() == [("night_job", "20251015")]
 

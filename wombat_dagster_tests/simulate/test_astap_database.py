@@ -10,7 +10,11 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from wombat_dagster.domain import Site
-from wombat_dagster.simulate.astap_database import encode_tile, write_astap_database
+from wombat_dagster.simulate.astap_database import (
+    encode_tile,
+    write_astap_database,
+    write_wide_database,
+)
 from wombat_dagster.simulate.night import simulate_night
 from wombat_dagster.simulate.sky import Telescope, random_field, star_table
 
@@ -63,6 +67,31 @@ def test_every_tile_of_the_search_circle_exists_and_the_first(tmp_path):
     for ring in (17, 18, 19, 20):
         assert f"h18_{ring}02.1476" in files
     assert sum(len(data) > 110 for data in files.values()) == 2  # the third star is too far
+
+
+def test_the_set_for_wider_fields_has_290_tiles_of_equal_area(tmp_path):
+    """Ring 10 begins at the equator, 32 cells of 11.25 degrees; the cap is one 289th above it."""
+    cap_deg = np.degrees(np.arcsin(288 / 289))
+    ra = np.array([0.2, 359.8, 100.0, 100.0])
+    dec = np.array([1.0, 1.0, cap_deg + 0.01, cap_deg - 0.01])
+    everywhere = (0.0, 0.0, 180.0)
+    n_files = write_astap_database(
+        tmp_path, ra, dec, np.array([9.0, 9, 9, 9]), field=everywhere, tiles="290"
+    )
+    assert n_files == 290
+    filled = {path.name for path in tmp_path.iterdir() if path.stat().st_size > 110}
+    assert filled == {"g18_1001.290", "g18_1032.290", "g18_1801.290", "g18_1702.290"}
+
+
+def test_the_file_for_very_wide_fields_is_one_for_the_whole_sky(tmp_path):
+    """Floats of 32 bits: 1e-5 degrees at most."""
+    ra, dec, mag = np.array([10.0, 350.0, 20.0]), np.array([-80.0, 5.0, 0.0]), np.array([7, 2.5, 9])
+    assert write_wide_database(tmp_path, ra, dec, mag) == 2  # to 8.0
+    content = (tmp_path / "w08_0101.001").read_bytes()
+    assert int.from_bytes(content[:4], "little") == 2
+    stars = np.frombuffer(content, "<f4", offset=4).reshape(2, 3)
+    np.testing.assert_allclose(stars[:, 0], [25.0, 70.0])
+    np.testing.assert_allclose(np.degrees(stars[:, 1:]), [[350, 5], [10, -80]], atol=2e-5)
 
 
 @pytest.mark.needs_astap

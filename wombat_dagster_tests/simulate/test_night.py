@@ -182,6 +182,29 @@ def test_gain_and_site_cards_can_be_left_out_or_given(tmp_path):
     assert not (tmp_path / "data" / truth.night / "Bias").exists()
 
 
+def test_flats_of_the_morning_come_after_the_lights_with_the_sun_at_six_degrees(tmp_path):
+    """New Haven, 2025 October 15: sunrise 11:05 UT, civil dawn 10:38 UT."""
+    night(tmp_path, n_dawn_flats=2, n_lights=1, n_bias=0, n_darks=0, filters=("V",))
+    starts = [
+        fits.getheader(path)["DATE-OBS"]
+        for path in sorted((tmp_path / "data" / "20251014" / "Flat").glob("*V.fit"))
+    ]
+    assert len(starts) == 4
+    assert starts[1] < "2025-10-15T00:00" < "2025-10-15T10:30" < starts[2] < "2025-10-15T10:50"
+
+
+def test_overscan_columns_saw_no_light_and_nothing_else_changes(written, tmp_path):
+    root, _ = written
+    night(tmp_path, overscan_px=16)
+    name = "data/20251014/Flat/Flat-0001V.fit"
+    header, wide = fits.getheader(tmp_path / name), fits.getdata(tmp_path / name).astype(int)
+    assert wide.shape == (256, 336)
+    assert (header["TRIMSEC"], header["BIASSEC"]) == ("[1:320,1:256]", "[321:336,1:256]")
+    shift = wide[:, :320] - fits.getdata(root / name)
+    assert np.ptp(shift) == 0  # the level of the whole frame, and only that
+    assert np.median(wide[:, 320:]) - shift[0, 0] == pytest.approx(SCOPE.bias_adu, abs=3)
+
+
 def test_a_night_follows_from_its_seed(written, tmp_path):
     root, truth = written
     again = night(tmp_path / "again")

@@ -4,13 +4,14 @@ import hashlib
 import shutil
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
 from wombat_dagster.solvers import astap as astap_module
-from wombat_dagster.solvers.astap import Astap, find_astap, find_program
+from wombat_dagster.solvers.astap import Astap, find_astap, find_database, find_program
 from wombat_dagster.solvers.base import Reason, RungOptions
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fakes are POSIX scripts")
@@ -185,6 +186,130 @@ def test_a_missing_image_or_program_is_an_outcome(fake, request_on_disk, tmp_pat
     request_on_disk.image_path.unlink()
     assert astap.solve(request_on_disk, RungOptions()).reason is Reason.BAD_FILE
     assert astap.analyse(request_on_disk.image_path, 10) is None
+
+
+TILE = bytes(109) + bytes([5]) + bytes(10)
+
+
+def sets_in(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        content = bytes([1, 0, 0, 0]) + bytes(12) if name.endswith("001") else TILE
+        (folder / name).write_bytes(content)
+    return folder
+
+
+ALL_SETS = ("d50_0101.1476", "g05_0101.290", "w08_0101.001")
+
+
+@pytest.mark.parametrize(
+    ("version", "fov_deg", "sets", "name"),
+    [
+        ("CLI-2026.07.16", 1.0, ALL_SETS, "d50"),
+        ("CLI-2026.07.16", 6.1, ALL_SETS, "g05"),
+        ("CLI-2026.07.16", 20.1, ALL_SETS, "w08"),
+        ("CLI-2026.07.16", 20.1, ALL_SETS[:2], "g05"),
+        ("CLI-2026.07.16", 10.0, ALL_SETS[:1], "d50"),
+        ("CLI-2026.07.16", 0.0, ALL_SETS, None),
+        ("CLI-2022.11.11", 1.0, ALL_SETS, None),
+        (None, 1.0, ALL_SETS, None),
+    ],
+)
+def test_a_new_astap_is_told_which_set_suits_the_field(
+    fake, request_on_disk, tmp_path, version, fov_deg, sets, name
+):
+    """PLATE_SOLVING section 1; the version of 2022 knows no -D and takes what it finds."""
+    folder = sets_in(tmp_path / "sets", *sets)
+    astap = replace(fake("ini.write_text(SOLVED)"), version=version, database=folder)
+    astap.solve(request_on_disk, RungOptions(fov_deg=fov_deg))
+    said = (tmp_path / "arguments.txt").read_text().split()
+    assert said[said.index("-d") + 1] == str(folder)
+    assert (said[said.index("-D") + 1] if "-D" in said else None) == name
+    assert "-z" not in said  # above 4 the version of 2022 leaves without a word
+
+
+@pytest.mark.parametrize(
+    ("sets", "reason", "words"),
+    [
+        (["h18_0101.1476", "h18_0201.1476"], Reason.NO_MATCH, "2 of 1476 tiles"),
+        (["h18_0201.1476"], Reason.NO_DATABASE, "half a set"),
+        ([], Reason.NO_DATABASE, "no set of .1476 or .290 tiles"),
+    ],
+)
+def test_a_missing_tile_is_no_missing_database(
+    fake, request_on_disk, tmp_path, sets, reason, words
+):
+    """For both ASTAP says the same (run with the CLI of 2022)."""
+    folder = sets_in(tmp_path / "sets", *sets)
+    body = "ini.write_text('PLTSOLVD=F\\nERROR=Error reading star database.\\n'); sys.exit(1)"
+    outcome = replace(fake(body), database=folder).solve(request_on_disk, RungOptions())
+    assert outcome.reason is reason
+    assert outcome.message.startswith("Error reading star database.")
+    assert words in outcome.message
+
+
+KEEP_COPY = "import shutil; shutil.copyfile(source, here / 'seen.fits'); ini.write_text(SOLVED)"
+
+
+@pytest.mark.parametrize(
+    ("sky_adu", "sky_rms_adu", "dtype", "is_levelled"),
+    [
+        (300.0, 10.0, np.float32, False),
+        (-30.0, 10.0, np.float32, True),
+        (0.01, 0.001, np.float32, True),
+        (3e5, 100.0, np.int32, True),
+    ],
+)
+def test_counts_where_astap_sees_no_stars_are_levelled_in_its_copy(
+    fake, request_on_disk, tmp_path, sky_adu, sky_rms_adu, dtype, is_levelled
+):
+    pixels = (sky_adu + sky_rms_adu * np.tile([-1.0, 0.0, 1.0, 60.0], (40, 10))).astype(dtype)
+    path = request_on_disk.image_path
+    fits.writeto(path, pixels, overwrite=True)
+    before = content_hash(path)
+    stars = replace(request_on_disk.detections, sky_adu=sky_adu, sky_rms_adu=sky_rms_adu)
+    fake(KEEP_COPY).solve(replace(request_on_disk, detections=stars), RungOptions())
+    seen = fits.getdata(tmp_path / "seen.fits")
+    if is_levelled:
+        np.testing.assert_allclose(seen[0, :4], [990, 1000, 1010, 1600], rtol=1e-4)
+    else:
+        np.testing.assert_array_equal(seen, pixels)
+    assert content_hash(path) == before
+
+
+@pytest.mark.parametrize(
+    ("platform", "program", "stars"),
+    [
+        ("darwin", "Applications/ASTAP.app/Contents/MacOS/astap", "usr/local/opt/astap"),
+        ("win32", "Program Files/astap/astap_cli.exe", "Program Files/astap"),
+        ("linux", "opt/astap/astap", "usr/share/astap/data"),
+    ],
+)
+def test_astap_is_found_in_the_usual_places_of_every_system(
+    tmp_path, monkeypatch, platform, program, stars
+):
+    """The places are those of the manual, here below a directory of the test's own."""
+
+    def below(places):
+        return tuple(
+            str(tmp_path / place.replace("\\", "/").removeprefix("C:").lstrip("/"))
+            for place in places
+        )
+
+    for name in ("USUAL_PROGRAMS", "USUAL_DATABASES"):
+        places = getattr(astap_module, name)
+        monkeypatch.setattr(astap_module, name, {platform: below(places[platform])})
+    monkeypatch.setattr(astap_module.sys, "platform", platform)
+    monkeypatch.delenv("WOMBAT_ASTAP", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    there = tmp_path / program
+    there.parent.mkdir(parents=True)
+    there.write_text("#!/bin/sh\n")
+    there.chmod(0o755)
+    assert find_program() == there
+    (tmp_path / stars).mkdir(parents=True, exist_ok=True)
+    sets_in(tmp_path / stars, "d50_0101.1476")
+    assert find_database(there) == tmp_path / stars
 
 
 @pytest.mark.parametrize(

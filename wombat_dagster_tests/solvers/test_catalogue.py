@@ -1,7 +1,10 @@
 """The embedded solver on synthetic frames, truth by astropy's WCS."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 
 from wombat_dagster.solvers.base import Reason, RungOptions
 from wombat_dagster.solvers.catalogue import CatalogueSolver
@@ -50,6 +53,82 @@ def test_a_guessed_scale_may_be_off_by_its_tolerance(sky):
     truth = sky.wcs(stretch=1.18)
     outcome = solve(sky.request(sky.detections(truth), scale_tolerance=0.2))
     assert sky.worst_error_px(outcome.solution, truth) < 0.3
+
+
+def source_of(table):
+    """Return a source of stars that knows one patch of sky, and what it was asked for."""
+    asked = []
+
+    def around(ra_deg, dec_deg, radius_deg, *, max_stars=None):
+        asked.append((ra_deg, dec_deg, radius_deg, max_stars))
+        centre = SkyCoord(ra_deg, dec_deg, unit="deg")
+        there = SkyCoord(table.ra_deg, table.dec_deg, unit="deg")
+        row = np.flatnonzero(centre.separation(there).deg <= radius_deg)
+        row = row[np.argsort(table.mag[row])][:max_stars]
+        return replace(
+            table, ra_deg=table.ra_deg[row], dec_deg=table.dec_deg[row], mag=table.mag[row]
+        )
+
+    return around, asked
+
+
+@pytest.mark.parametrize(("east_deg", "north_deg"), [(0.5, 0.0), (0.0, -2.0), (-3.0, 3.0)])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_header_that_points_degrees_off_a_half_degree_field(sky, mirrored, east_deg, north_deg):
+    """Several whole frames: the quads look the shape up in the whole circle."""
+    truth = sky.wcs(rotation_deg=130, mirrored=mirrored)
+    around, _ = source_of(sky.table)
+    misled = sky.request(
+        sky.detections(truth),
+        ra_deg=sky.ra_deg + east_deg / np.cos(np.radians(sky.dec_deg)),
+        dec_deg=sky.dec_deg + north_deg,
+        star_table=None,
+    )
+    outcome = CatalogueSolver(around).solve(misled, OPTIONS)
+    assert outcome.reason is None
+    assert sky.worst_error_px(outcome.solution, truth) < 0.3
+    assert outcome.solution.parity == (1 if mirrored else -1)
+
+
+@pytest.mark.parametrize("header_arcsec_px", [0.4, 1.7, 2.3, 9.0, None])
+def test_any_scale_is_found_when_the_headers_is_not_believed(sky, header_arcsec_px):
+    truth = sky.wcs(rotation_deg=-40)
+    around, _ = source_of(sky.table)
+    request = sky.request(sky.detections(truth), scale_arcsec_px=header_arcsec_px)
+    outcome = CatalogueSolver(around).solve(request, RungOptions(fov_deg=0.0))
+    assert sky.worst_error_px(outcome.solution, truth) < 0.3
+
+
+def test_no_more_stars_are_asked_for_than_are_needed(sky):
+    """The deepest database has thousands per square degree."""
+    around, asked = source_of(sky.table)
+    nowhere = sky.request(sky.detections(sky.wcs()), dec_deg=-60.0, star_table=None)
+    assert CatalogueSolver(around).solve(nowhere, OPTIONS).reason is Reason.NO_DATABASE
+    assert max(n for *_, n in asked) <= 80_002  # to be evened out to half
+    assert max(radius for _, _, radius, _ in asked) < 6.0
+
+
+def test_a_search_ends_in_time(sky):
+    elsewhere = sky.request(
+        sky.detections(sky.wcs()), star_table=replace(sky.table, mag=-sky.table.mag)
+    )
+    outcome = solve_within(elsewhere, 0.001)
+    assert outcome.reason is Reason.TIMEOUT
+    assert outcome.seconds < 3.0
+
+
+def solve_within(request, timeout_s):
+    return CatalogueSolver().solve(request, RungOptions(timeout_s=timeout_s))
+
+
+def test_a_database_that_cannot_be_read_is_a_reason(sky):
+    def broken(ra_deg, dec_deg, radius_deg, *, max_stars=None):
+        raise ValueError("h18_2804.1476: records of 11 bytes")
+
+    request = sky.request(sky.detections(sky.wcs()), star_table=None)
+    outcome = CatalogueSolver(broken).solve(request, OPTIONS)
+    assert outcome.reason is Reason.NO_DATABASE
+    assert "11 bytes" in outcome.message
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -11,7 +11,9 @@ from wombat_dagster.domain import WcsSolution
 from wombat_dagster.solvers.fitting import (
     agreement,
     centred,
+    distortion_order,
     fit_tan,
+    pair_nearest,
     refine,
 )
 from wombat_dagster.tangent import deproject, pixel_to_sky, project, sky_to_pixel
@@ -109,3 +111,134 @@ def _solution_of(wcs, *, dec_error_deg=0.0):
         cd21=cd21,
         cd22=cd22,
     )
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.floats(0.5, 50), st.integers(0, 1000))
+def test_pairs_are_those_that_every_distance_would_give(n_here, n_there, radius_px, seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(0, 200, (2, n_here))
+    x_other, y_other = rng.uniform(0, 200, (2, n_there))
+    apart = np.hypot(np.subtract.outer(x, x_other), np.subtract.outer(y, y_other))
+    wanted = [
+        (i, j)
+        for i, j in np.argwhere(apart <= radius_px)
+        if apart[i].argmin() == j and apart[:, j].argmin() == i
+    ]
+    assert list(zip(*pair_nearest(x, y, x_other, y_other, radius_px), strict=True)) == wanted
+
+
+# ----------------------------------------------------------------------------------- distortion
+
+SIZE = {"width_px": 900, "height_px": 700}
+
+
+def seen_through(sky, k1_px, *, seed=0, n_stars=400, **aim):
+    """Return a rough solution, the detections, and where the truth puts sky places on the chip.
+
+    The lens moves a star outwards by `k1_px` (r / half diagonal)³; the truth is astropy's TAN and
+    that formula.
+    """
+    wcs = sky.wcs(**aim)
+    reach = np.hypot(450, 350)
+
+    def bent(x, y):
+        u, v = x - 449.5, y - 349.5
+        more = 1.0 + k1_px / reach * (np.hypot(u, v) / reach) ** 2
+        return 449.5 + u * more, 349.5 + v * more
+
+    straight = sky.detections(wcs, seed=seed, n_stars=n_stars, n_false=10, noise_px=0.1)
+    x, y = bent(straight.x_px, straight.y_px)
+    stars = replace(straight, x_px=x, y_px=y)
+    return _solution_of(wcs), stars, lambda ra, dec: bent(*wcs.all_world2pix(ra, dec, 0))
+
+
+def worst_px(solution, truth, *, margin_px=0.0):
+    x, y = np.meshgrid(
+        np.linspace(margin_px, 899 - margin_px, 13), np.linspace(margin_px, 699 - margin_px, 11)
+    )
+    ra, dec = pixel_to_sky(solution, x.ravel(), y.ravel())
+    true_x, true_y = truth(ra, dec)
+    return np.hypot(true_x - x.ravel(), true_y - y.ravel()).max()
+
+
+@pytest.mark.parametrize("k1_px", [5.0, -5.0, 10.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_distortion_of_a_wide_lens_is_found(sky_at, k1_px, seed):
+    sky = sky_at(seed, scale_arcsec_px=30.0, n_stars=8000)
+    start, stars, truth = seen_through(sky, k1_px, seed=seed)
+    fit = refine(start, stars, sky.table, **SIZE)
+    assert fit.solution.sip.order == 3
+    assert worst_px(fit.solution, truth) < 0.2
+    flat = refine(start, stars, sky.table, find_distortion=False, **SIZE)
+    assert flat.solution.sip is None
+    assert worst_px(flat.solution, truth) > 0.9
+    assert fit.rms_px < 0.8 * flat.rms_px
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_field_without_distortion_stays_tan(sky_at, seed):
+    sky = sky_at(seed, n_stars=8000)
+    start, stars, truth = seen_through(sky, 0.0, seed=seed, n_stars=200)
+    fit = refine(start, stars, sky.table, **SIZE)
+    assert fit.n_fitted > 100
+    assert fit.solution.sip is None
+    assert worst_px(fit.solution, truth) < 0.1
+
+
+def test_few_stars_are_no_witness_of_a_distortion(sky_at):
+    sky = sky_at(1, scale_arcsec_px=30.0, n_stars=8000)
+    start, stars, _ = seen_through(sky, 5.0, n_stars=35)
+    assert refine(start, stars, sky.table, **SIZE).solution.sip is None
+
+
+def test_stars_in_the_middle_say_nothing_of_the_corners(sky_at):
+    sky = sky_at(1, scale_arcsec_px=30.0, n_stars=9000)
+    start, stars, _ = seen_through(sky, 60.0, n_stars=600)
+    middle = np.hypot(stars.x_px - 449.5, stars.y_px - 349.5) < 200
+    assert middle.sum() > 80
+    names = ("x_px", "y_px", "flux_adu", "peak_adu", "fwhm_px", "axis_ratio", "snr")
+    few = replace(stars, **{name: getattr(stars, name)[middle] for name in names})
+    fit = refine(start, few, sky.table, **SIZE)
+    assert fit.solution.sip is None
+
+
+def test_a_known_distortion_is_kept_where_stars_are_too_few_to_find_it(sky_at):
+    sky = sky_at(2, scale_arcsec_px=30.0, n_stars=8000)
+    start, stars, truth = seen_through(sky, 8.0)
+    known = refine(start, stars, sky.table, **SIZE).solution
+    _, few, _ = seen_through(sky, 8.0, seed=5, n_stars=20)
+    fit = refine(known, few, sky.table, **SIZE)
+    assert fit.solution.sip == known.sip
+    assert worst_px(fit.solution, truth) < 0.5
+
+
+def shown_order(n_stars, k1_px, *, seed=0, within_px=np.inf, noise_px=0.02):
+    """Return the order found from matched stars all over the frame, or near its middle."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(0, 899, 40 * n_stars), rng.uniform(0, 699, 40 * n_stars)
+    near = np.flatnonzero(np.hypot(x - 449.5, y - 349.5) < within_px)[:n_stars]
+    x, y = x[near], y[near]
+    flat = WcsSolution(
+        ra_deg=80.0, dec_deg=20.0, crpix_x=450.5, crpix_y=350.5,
+        cd11=-1e-3, cd12=0.0, cd21=0.0, cd22=1e-3,
+    )  # fmt: skip
+    ra, dec = pixel_to_sky(flat, x, y)
+    more = k1_px / 570.0 * (np.hypot(x - 449.5, y - 349.5) / 570.0) ** 2
+    x, y = x + more * (x - 449.5), y + more * (y - 349.5)
+    x, y = x + rng.normal(0, noise_px, len(x)), y + rng.normal(0, noise_px, len(y))
+    return distortion_order(x, y, ra, dec, solution=flat, **SIZE)
+
+
+def test_a_third_order_wants_sixty_stars():
+    assert [shown_order(n, 8.0) for n in (25, 59, 60, 150)] == [1, 1, 3, 3]
+
+
+def test_what_was_not_seen_in_the_corners_is_not_made_up_there():
+    assert shown_order(150, 80.0, within_px=180.0) == 1
+    assert shown_order(150, 80.0) == 3
+
+
+def test_noise_is_no_distortion():
+    """To their own fit thirty stars come 15 % nearer in 6 of 300 fields, by chance alone."""
+    orders = [shown_order(30, 0.0, seed=seed, noise_px=0.5) for seed in range(300)]
+    assert set(orders) == {1}

@@ -26,8 +26,12 @@ class FakeSolver:
     name: str = "astap"
     version: str = "0"
     asked: list = field(default_factory=list)
+    asked_at_ra_deg: list = field(default_factory=list)
+    tolerances: list = field(default_factory=list)
 
     def solve(self, request, options):
+        self.asked_at_ra_deg.append(request.ra_deg)
+        self.tolerances.append(request.scale_tolerance)
         self.asked.append(options)
         answer = self.answers[min(len(self.asked), len(self.answers)) - 1]
         return replace(answer, solver=self.name, seconds=0.1)
@@ -87,8 +91,9 @@ def test_the_first_accepted_solution_ends_the_climb(request_, truth):
 def test_every_rung_is_climbed_in_order_and_recorded(request_):
     astap = FakeSolver([failed(Reason.NO_MATCH)])
     embedded = FakeSolver([failed(Reason.NO_MATCH)], name="catalogue")
-    frame = solve_frame(request_, astap=astap, embedded=embedded, blind=True)
-    assert [name[0] for name in rungs(frame)] == list("122345678")
+    field = FakeSolver([failed(Reason.NO_MATCH)], name="solve-field")
+    frame = solve_frame(request_, astap=astap, embedded=embedded, solve_field=field, blind=True)
+    assert [name[0] for name in rungs(frame)] == list("1223345677778")
     tried = [(o.fov_deg, o.radius_deg, o.tolerance) for o in astap.asked]
     header = pytest.approx(0.38889, abs=1e-4)
     assert tried == [
@@ -96,14 +101,18 @@ def test_every_rung_is_climbed_in_order_and_recorded(request_):
         (header, 5.0, None),
         (header, 5.0, 0.01),
         (0.0, 10.0, None),
+        (0.0, 10.0, None),
         (10.0, 5.0, None),
         (30.0, 5.0, None),
         (header, 30.0, None),
         (header, 180.0, None),
     ]
+    assert astap.asked[4].max_stars == 50
     assert astap.asked[1].max_stars == pytest.approx(105, abs=35)  # of the table, on the image
     assert (frame.status, frame.reason) == (SolveStatus.FAILED, "no_match")
-    assert frame.seconds == pytest.approx(0.9)
+    assert [o.fov_deg for o in embedded.asked] == [header, 0.0]  # 0: any scale
+    assert field.tolerances == [0.05, 0.25]
+    assert frame.seconds == pytest.approx(1.3)
 
 
 def test_the_blind_rung_is_off_unless_nothing_says_where_the_frame_points(request_):
@@ -116,8 +125,7 @@ def test_the_blind_rung_is_off_unless_nothing_says_where_the_frame_points(reques
 
 
 @pytest.mark.parametrize(
-    "reason",
-    [Reason.NO_DATABASE, Reason.BAD_FILE, Reason.CRASHED, Reason.TIMEOUT, Reason.NO_STARS],
+    "reason", [Reason.NO_DATABASE, Reason.BAD_FILE, Reason.CRASHED, Reason.TIMEOUT]
 )
 def test_a_reason_no_retry_can_cure_goes_straight_to_the_embedded_solver(request_, reason):
     astap = FakeSolver([failed(reason, "No star database found.")])
@@ -128,6 +136,109 @@ def test_a_reason_no_retry_can_cure_goes_straight_to_the_embedded_solver(request
     assert frame.message == (
         "ASTAP: No star database found: solved by the embedded catalogue solver"
     )
+
+
+def test_a_timeout_forbids_neither_other_solvers_nor_a_rung_that_has_more_time(request_):
+    astap = FakeSolver([failed(Reason.TIMEOUT)])
+    embedded = FakeSolver([failed(Reason.TIMEOUT)], name="catalogue")
+    field = FakeSolver([failed(Reason.TIMEOUT)], name="solve-field")
+    frame = solve_frame(request_, astap=astap, embedded=embedded, solve_field=field, blind=True)
+    field_rungs = ["7 solve-field", "7 solve-field, scale"]
+    assert rungs(frame) == ["1 hinted", "7 embedded", *field_rungs, "8 blind"]
+
+
+def test_no_stars_by_astap_is_final_only_where_we_see_none_either(request_, sky):
+    """With the header's scale wrong ASTAP's least size of a star is wrong too."""
+    astap = FakeSolver([failed(Reason.NO_STARS, "Not enough stars.")])
+    assert len(solve_frame(request_, astap=astap, embedded=None).attempts) == 8
+    starless = sky.request(sky.detections(sky.wcs(), n_stars=2, n_false=0))
+    frame = solve_frame(starless, astap=astap, embedded=CatalogueSolver())
+    assert rungs(frame) == ["1 hinted", "7 embedded"]
+    assert frame.reason == "no_stars"
+
+
+def test_a_crash_on_a_frame_without_stars_is_a_lack_of_stars(request_, sky):
+    """ASTAP 2022 on float zeros: exit code 0 and no result file (PLATE_SOLVING section 1)."""
+    crash = failed(Reason.CRASHED, "exit code 0 and no result file")
+    nothing = sky.request(sky.detections(sky.wcs(), n_stars=0, n_false=0))
+    frame = solve_frame(nothing, astap=FakeSolver([crash]), embedded=None)
+    assert (frame.status, frame.reason) == (SolveStatus.FAILED, "no_stars")
+    assert "exit code 0 and no result file" in frame.message
+    assert solve_frame(request_, astap=FakeSolver([crash]), embedded=None).reason == "crashed"
+
+
+def test_a_good_solution_of_the_header_is_believed_and_a_wrong_one_is_not(request_, truth):
+    brought = replace(request_, header={"CTYPE1": "RA---TAN"})
+    astap = FakeSolver([solved(truth)])
+    header = FakeSolver([solved(truth, n_quads=None)], name="header")
+    frame = solve_frame(brought, astap=astap, embedded=None, header=header)
+    assert (frame.status, rungs(frame), frame.message) == (SolveStatus.SOLVED, ["0 header"], "")
+    wrong = replace(solved(truth), solution=solution_of(truth, dec_deg=40.02), n_quads=None)
+    frame = solve_frame(brought, astap=astap, embedded=None, header=FakeSolver([wrong]))
+    assert rungs(frame) == ["0 header", "1 hinted"]
+    assert frame.attempts[0].outcome == "rejected:stars"
+    unsaid = replace(request_, header={"OBJECT": "SV Wom"})
+    assert rungs(solve_frame(unsaid, astap=astap, embedded=None, header=header)) == ["1 hinted"]
+
+
+def test_solve_field_is_asked_after_the_embedded_solver_and_said(request_, truth):
+    astap = FakeSolver([failed(Reason.NO_DATABASE, "No star database found.")])
+    embedded = FakeSolver([failed(Reason.NO_MATCH)], name="catalogue")
+    field = FakeSolver([solved(truth, n_quads=None)], name="solve-field")
+    frame = solve_frame(request_, astap=astap, embedded=embedded, solve_field=field)
+    assert rungs(frame) == ["1 hinted", "7 embedded", "7 any scale", "7 solve-field"]
+    assert frame.solver == "solve-field"
+    assert frame.message == "ASTAP: No star database found: solved by solve-field"
+    lost = replace(request_, ra_deg=None, dec_deg=None)
+    frame = solve_frame(lost, astap=None, embedded=None, solve_field=field)
+    assert rungs(frame) == ["7 solve-field"]
+
+
+@pytest.mark.parametrize(("ra_deg", "climbed"), [(6.7, True), (24.1, False), (0.0, False)])
+def test_a_small_right_ascension_is_tried_as_hours_too(request_, ra_deg, climbed):
+    astap = FakeSolver([failed(Reason.NO_MATCH)])
+    embedded = FakeSolver([failed(Reason.NO_MATCH)], name="catalogue")
+    hinted = replace(request_, ra_deg=ra_deg)
+    names = rungs(solve_frame(hinted, astap=astap, embedded=embedded))
+    assert ("2 RA in hours" in names) is climbed
+    assert ("7 RA in hours" in names) is climbed
+    for solver in (astap, embedded):
+        assert (15 * ra_deg in solver.asked_at_ra_deg) is (climbed or ra_deg == 0)
+
+
+def test_a_solution_far_from_the_header_is_judged_by_the_stars_where_it_is(sky, truth, request_):
+    """The request's table is that of the wrong place; the source knows every place."""
+    misled = replace(request_, ra_deg=6.667, star_table=replace_table(sky.table, dec_deg=-40.0))
+
+    def around(ra_deg, dec_deg, radius_deg, *, max_stars=None):
+        assert (ra_deg, dec_deg) == (pytest.approx(100.0), pytest.approx(40.0))
+        return sky.table
+
+    unsupported = solved(truth, n_quads=2)
+    frame = solve_frame(misled, astap=FakeSolver([unsupported]), embedded=None)
+    assert frame.reason == "rejected:stars"
+    frame = solve_frame(misled, astap=FakeSolver([unsupported]), embedded=None, stars=around)
+    assert frame.status is SolveStatus.SOLVED
+    assert frame.n_matched > 0.5 * frame.n_expected
+
+
+def replace_table(table, *, dec_deg):
+    return replace(table, dec_deg=np.full(len(table), dec_deg))
+
+
+def test_an_accepted_solution_is_fitted_to_the_stars(sky, truth, request_):
+    """ASTAP's is good to some tenths of a pixel; here it is one pixel off."""
+    near = replace(solved(truth), solution=solution_of(truth, crpix_x=451.3, crpix_y=350.9))
+    frame = solve_frame(request_, astap=FakeSolver([near]), embedded=None)
+    assert sky.worst_error_px(near.solution, truth) > 0.8
+    assert sky.worst_error_px(frame.solution, truth) < 0.3
+
+
+def test_a_narrow_solution_five_pixels_off_is_not_healed_but_rejected(truth, request_):
+    """The 27 arcsec of the false solution were five pixels of that telescope."""
+    wrong = replace(solved(truth), solution=solution_of(truth, crpix_x=450.5 + 5.3))
+    frame = solve_frame(request_, astap=FakeSolver([wrong]), embedded=None)
+    assert frame.reason == "rejected:stars"
 
 
 def test_without_astap_the_embedded_solver_does_it_and_says_so(request_, sky, truth):
@@ -175,6 +286,15 @@ def test_a_header_scale_15_percent_wrong_is_caught_by_rung_3_and_flagged(request
     assert rungs(frame)[-1] == "3 any field"
     assert frame.attempts[0].outcome == "rejected:scale"
     assert 'scale 2.000"/px, header 2.300 (-13 %)' in frame.message
+
+
+def test_without_astap_a_wrong_scale_is_caught_by_the_embedded_solver_too(sky, request_, truth):
+    frame = solve_frame(
+        replace(request_, scale_arcsec_px=2.3), astap=None, embedded=CatalogueSolver()
+    )
+    assert (frame.status, rungs(frame)[-1]) == (SolveStatus.SOLVED, "7 any scale")
+    assert "header 2.300 (-13 %)" in frame.message
+    assert sky.worst_error_px(frame.solution, truth) < 0.3
 
 
 def test_the_last_rung_propagates(request_, sky, truth):

@@ -6,12 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wombat_dagster.simulate.astap_database import write_astap_database, write_wide_database
+from wombat_dagster.solvers import star_database
 from wombat_dagster.solvers.star_database import (
     TILINGS,
     database_set,
     decode_tile,
+    examine_set,
     read_star_database,
     read_star_table_csv,
+    set_for_field,
 )
 
 HEADER = b"by hand".ljust(109) + bytes([5])
@@ -87,6 +91,100 @@ def test_a_folder_without_database_is_not_empty_sky(tmp_path):
     assert database_set(tmp_path) is None
     with pytest.raises(FileNotFoundError, match="no ASTAP star database"):
         read_star_database(tmp_path, ra_deg=0.0, dec_deg=0.0, radius_deg=1.0)
+
+
+@pytest.fixture(scope="module", name="whole_sky")
+def _whole_sky(tmp_path_factory):
+    """30 000 stars all over the sky in sets of all three kinds."""
+    rng = np.random.default_rng(5)
+    ra, dec = rng.uniform(0, 360, 30_000), np.degrees(np.arcsin(rng.uniform(-1, 1, 30_000)))
+    mag = np.sort(12.0 + np.log10(rng.uniform(1e-4, 1, 30_000)) / 0.5)
+    folder = tmp_path_factory.mktemp("sky")
+    everywhere = (0.0, 0.0, 180.0)
+    write_astap_database(folder / "1476", ra, dec, mag, field=everywhere)
+    write_astap_database(folder / "290", ra, dec, mag, field=everywhere, tiles="290")
+    write_wide_database(folder / "w08", ra, dec, mag, max_mag=99.0)
+    return folder, ra, dec, mag
+
+
+@pytest.mark.parametrize("kind", ["1476", "290", "w08"])
+@pytest.mark.parametrize(("ra_deg", "dec_deg"), [(0.1, 2.0), (77.0, 88.0), (200.0, -70.0)])
+def test_a_wide_circle_holds_the_same_stars_whatever_the_set(whole_sky, kind, ra_deg, dec_deg):
+    """By spherical trigonometry on the stars themselves."""
+    folder, ra, dec, mag = whole_sky
+    d_ra = np.radians(ra - ra_deg)
+    cosine = np.sin(np.radians(dec)) * np.sin(np.radians(dec_deg)) + np.cos(
+        np.radians(dec)
+    ) * np.cos(np.radians(dec_deg)) * np.cos(d_ra)
+    inside = np.degrees(np.arccos(cosine)) <= 40.0
+    circle = {"ra_deg": ra_deg, "dec_deg": dec_deg, "radius_deg": 40.0}
+    table = read_star_database(folder / kind, **circle)
+    assert len(table) == pytest.approx(inside.sum(), abs=2)  # rounding on the rim
+    np.testing.assert_allclose(table.mag[:50], mag[inside][:50], atol=0.0501)
+    few = read_star_database(folder / kind, **circle, max_stars=300)
+    np.testing.assert_array_equal(few.mag, table.mag[:300])
+    np.testing.assert_array_equal(few.ra_deg, table.ra_deg[:300])
+
+
+def test_the_brightest_are_had_without_reading_the_whole_set(whole_sky, monkeypatch):
+    folder, *_ = whole_sky
+    read = []
+
+    def decode(content):
+        read.append(len(content) - 110)
+        return decode_tile(content)
+
+    monkeypatch.setattr(star_database, "decode_tile", decode)
+    circle = {"ra_deg": 10.0, "dec_deg": 0.0, "radius_deg": 40.0}
+    read_star_database(folder / "290", **circle)
+    whole = sum(read)
+    read.clear()
+    read_star_database(folder / "290", **circle, max_stars=100)
+    assert sum(read) < 0.25 * whole
+
+
+def test_a_small_circle_in_a_large_tile_is_read_to_its_faintest_star(whole_sky):
+    folder, *_ = whole_sky
+    circle = {"ra_deg": 10.0, "dec_deg": 0.0, "radius_deg": 2.0}
+    table = read_star_database(folder / "290", **circle)
+    assert 5 < len(table) < 60
+    assert len(read_star_database(folder / "290", **circle, max_stars=1000)) == len(table)
+
+
+@pytest.mark.parametrize(
+    ("fov_deg", "name"), [(1.0, "h18"), (6.0, "h18"), (6.1, "g18"), (20.0, "g18"), (20.1, "w08")]
+)
+def test_the_set_for_a_field_is_that_of_its_width(whole_sky, tmp_path, fov_deg, name):
+    """PLATE_SOLVING section 1: w08 above 20 degrees, .290 above 6."""
+    folder, *_ = whole_sky
+    for kind in ("1476", "290", "w08"):
+        for path in (folder / kind).glob("*_0101.*"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert set_for_field(tmp_path, fov_deg) == name
+    assert set_for_field(folder / "1476", fov_deg) == "h18"
+    assert set_for_field(tmp_path / "nowhere", fov_deg) is None
+
+
+def test_w08_serves_circles_beyond_20_degrees_beside_a_deep_set(whole_sky, tmp_path):
+    folder, *_ = whole_sky
+    for kind in ("1476", "w08"):
+        for path in (folder / kind).iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    circle = {"ra_deg": 10.0, "dec_deg": 0.0, "max_stars": 100}
+    assert read_star_database(tmp_path, **circle, radius_deg=40.0).name == "ASTAP w08"
+    assert read_star_database(tmp_path, **circle, radius_deg=10.0).name == "ASTAP h18.1476"
+
+
+def test_what_is_in_a_folder_is_told(whole_sky, tmp_path):
+    folder, *_ = whole_sky
+    whole = examine_set(folder / "1476")
+    assert (whole.name, whole.n_tiles, whole.is_whole_sky, whole.problem) == (
+        "h18", 1476, True, "",
+    )  # fmt: skip
+    assert examine_set(folder / "w08").words == f"w08 in {folder / 'w08'}"
+    (tmp_path / "w08_0101.001").write_bytes(bytes(4))
+    assert "no stars in it" in examine_set(tmp_path).problem
+    assert "no such folder" in examine_set(tmp_path / "nowhere").problem
 
 
 @pytest.mark.parametrize("column", ["mag", "VT", "Vmag"])

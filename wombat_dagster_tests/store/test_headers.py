@@ -213,6 +213,20 @@ def test_a_sexagesimal_sign_counts_for_the_whole_value(whole, minutes, seconds, 
         (["RA      = 37.65", "DEC     = 42.25"], (37.65, 42.25)),
         (["RA      = 2.51 / [hours]", "DEC     = 42.25"], (37.65, 42.25)),
         (["RA      = '37.65'", "DEC     = '42.25'"], (37.65, 42.25)),
+        (["RA      = 2.51 / RA in hours", "DEC     = 42.25"], (37.65, 42.25)),
+        (["RA      = 2.51 / right ascension (h)", "DEC     = 42.25"], (37.65, 42.25)),
+        (["RA      = '2.51' / [hours]", "DEC     = '42.25'"], (37.65, 42.25)),
+        (["RA      = '2.51h'", "DEC     = '42.25d'"], (37.65, 42.25)),
+        (["RA      = '2.51 hours'", "DEC     = 42.25"], (37.65, 42.25)),
+        (["RA      = '37.65 deg'", "DEC     = '+42.25 deg'"], (37.65, 42.25)),
+        (["RA      = '37d39m00s'", "DEC     = '42d15m00s'"], (37.65, 42.25)),
+        (["RA      = '02:30:36.1'", "DEC     = '+42:15:12'"], (37.650417, 42.253333)),
+        (["RA      = '2:30:36.1'", "DEC     = '-0:15:12'"], (37.650417, -0.253333)),
+        (["RA      = '02h30m36.1s'", "DEC     = '+42d15m12s'"], (37.650417, 42.253333)),
+        (["RA      = '02h 30m 36.1s'", "DEC     = '+42d 15m 12s'"], (37.650417, 42.253333)),
+        (["RA      = '02 30.6'", "DEC     = '+42 15.2'"], (37.65, 42.253333)),
+        # A comment on an hour angle says nothing of this card's unit.
+        (["RA      = 37.65 / not an hour angle", "DEC     = 42.25"], (37.65, 42.25)),
         (["OBJCTRA = '02 30 36.1'", "OBJCTDEC= '+42 15 12'", "RA = 1", "DEC = 1"], (37.65, 42.25)),
         (["CTYPE1  = 'RA---TAN'", "CRVAL1  = 37.65", "CRVAL2  = 42.25"], (37.65, 42.25)),
         (["RA      = 0.0", "DEC     = 0.0"], None),
@@ -277,12 +291,95 @@ def test_blank_filter_is_not_known():
     assert headers.filter_name(header_of()) is None
 
 
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["CALSTAT = 'BDF     '"], "BDF"),
+        (["CALSTAT = 'D'"], "D"),
+        (["CALSTAT = 'B,D'"], "BD"),
+        (["CALSTAT = 'BDFM'"], "BDF"),
+        (["CALSTAT = BD / not quoted"], "BD"),
+        (["CALSTAT = 'Bias, Dark'"], "BD"),
+        (["CALSTAT = 'RAW'"], None),
+        (["CALSTAT = 'NONE'"], None),
+        (["CALSTAT = 'No bias or dark'"], None),
+        (["CALSTAT = '        '"], None),
+        # IRAF's ccdred, and ccdproc 2.5, which calls a division by a flat as IRAF does.
+        (["ZEROCOR = 'Jul  2 12:00 Zero level correction image is Zero.fits'"], "B"),
+        (["DARKCOR = 'Jul  2 12:00 Dark count correction image is Dark'"], "D"),
+        (["FLATCOR = 'ccd=<CCDData>, flat=<CCDData>'"], "F"),
+        (["SUBBIAS = 'ccd=<CCDData>, master=<CCDData>'"], "B"),
+        (["CCDPROC = 'Jul  2 12:00 CCD processing done'"], None),
+        (["FLATCOR = F"], None),
+        (["FLATCOR = T"], "F"),
+        (["ZEROCOR = 'omitted'"], None),
+        (["HISTORY Bias Subtracted"], "B"),
+        (["HISTORY Dark Subtracted"], "D"),
+        (["HISTORY Flat Field Applied"], "F"),
+        (["HISTORY Dark Subtraction(Dark 5, 1536 x 1024, Bin1 x 1, Temp -20C,"], "D"),
+        (["HISTORY Flat Field(Flat V 1, 1536 x 1024, Bin1 x 1, Temp -20C,"], "F"),
+        (["HISTORY Bias corrected with masterbias.fits", "HISTORY Flat corrected with x"], "BF"),
+        (["HISTORY calibrated with master bias, master dark and flat"], "BDF"),
+        (["HISTORY divided by flat field mflatV.fits"], "F"),
+        (["HISTORY non-linearity corrected, bias subtracted"], "B"),
+        (["HISTORY no dark subtraction"], None),
+        (["HISTORY Dark subtraction: off"], None),
+        (["HISTORY Flat field not applied"], None),
+        (["HISTORY pointing corrected in the dark of the Moon"], "D"),  # errs to the safe side
+        (["HISTORY taken with a dark slide and a flat mirror"], None),
+        (["HISTORY WCS offset corrected"], None),
+        (["HISTORY zero point corrected"], None),
+        ([], None),
+    ],
+)
+def test_what_was_done_to_a_frame_before(lines, status):
+    assert headers.calibration_status(header_of(*lines)) == status
+
+
+def test_the_cards_that_say_so_are_named():
+    header = header_of("CALSTAT = 'B'", "DARKCOR = T", "HISTORY Flat Field Applied")
+    assert headers.calibration_source(header) == (
+        "CALSTAT 'B', DARKCOR, HISTORY 'Flat Field Applied'"
+    )
+    assert headers.calibration_source(header_of()) is None
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(1, 40))
+def test_a_section_that_passes_lies_in_the_image(x1, x2, y1, y2):
+    words = headers.section(f"[{x1}:{x2}, {y1}:{y2}]", width_px=50, height_px=30)
+    if words is None:
+        assert not (x1 < x2 <= 50 and y1 < y2 <= 30)
+    else:
+        assert headers.section_bounds(words) == (x1, x2, y1, y2)
+        assert headers.section_size(words) == (len(range(x1, x2 + 1)), len(range(y1, y2 + 1)))
+        assert headers.sections_overlap(words, words)
+        assert headers.section(words, width_px=50, height_px=30) == words
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ("[1:50,1:40]", "[51:60,1:40]", False),
+        ("[1:50,1:40]", "[50:60,1:40]", True),
+        ("[1:50,1:40]", "[1:50,41:44]", False),
+        ("[1:50,1:40]", "[10:20,10:20]", True),
+    ],
+)
+def test_sections_that_share_a_pixel(one, other, overlap):
+    assert headers.sections_overlap(one, other) is overlap
+    assert headers.sections_overlap(other, one) is overlap
+
+
 EVERY_FUNCTION = [
     headers.kind, headers.combined_words, headers.filter_name, headers.camera, headers.binning,
     headers.readout, headers.bayer_pattern, headers.calibration_status, headers.exposure_s,
     headers.start_utc, headers.start_source, headers.ccd_temperature_c, headers.gain_e_adu,
     headers.read_noise_e, headers.saturation_adu, headers.pedestal_adu, headers.airmass,
     headers.position_hint_deg, headers.scale_hint_arcsec_px, headers.site_hint,
+    headers.calibration_source, headers.strange_calstat, headers.set_temperature_c,
+    headers.subframe_origin,
+    lambda header: headers.overscan(header, width_px=60, height_px=40),
+    lambda header: headers.trim(header, width_px=60, height_px=40),
 ]  # fmt: skip
 EVERY_CARD = [
     "IMAGETYP", "PICTTYPE", "NCOMBINE", "FILTER", "INSTRUME", "XBINNING", "YBINNING", "BINNING",
@@ -290,7 +387,8 @@ EVERY_CARD = [
     "TM-START", "TM-END", "DATE-OBS", "TIME-OBS", "UT-OBS", "TIMESYS", "JD", "MJD-OBS",
     "CCD-TEMP", "CAMTEMP", "RDNOISE", "SATURATE", "PEDESTAL", "AIRMASS", "OBJCTRA", "OBJCTDEC",
     "RA", "DEC", "CTYPE1", "CRVAL1", "CRVAL2", "CD1_1", "CD2_2", "CDELT1", "SCALE", "XPIXSZ",
-    "FOCALLEN", "SITELAT", "SITELONG", "SITEELEV",
+    "FOCALLEN", "SITELAT", "SITELONG", "SITEELEV", "HISTORY", "ZEROCOR", "FLATCOR", "SET-TEMP",
+    "BIASSEC", "TRIMSEC", "XORGSUBF",
 ]  # fmt: skip
 
 

@@ -44,6 +44,11 @@ def put(path, *, kind=None, filter="V", shape=(10, 12), exposure_s=60.0, pixels=
     return path
 
 
+def filters(**of_cameras):
+    """Return what is configured when only cameras' filters are."""
+    return lambda camera: config.InstrumentSettings(filter=of_cameras.get(camera))
+
+
 def reasons(scan):
     return {frame.path: frame.reason for frame in scan.frames}
 
@@ -283,10 +288,10 @@ def test_a_repaired_file_and_a_filter_configured_later_are_seen(tmp_path):
     assert all(frame.reason for frame in known.values())
     (target / "b.fits").unlink()
     put(target / "b.fits")
-    configured = scan_data(tmp_path, known=known, filter_of_camera={"STL": "R"}.get)
+    configured = scan_data(tmp_path, known=known, settings_of_camera=filters(STL="R"))
     assert {f.path[-6:]: f.filter for f in configured.frames} == {"a.fits": "R", "b.fits": "V"}
     known = {frame.path: frame for frame in configured.frames}
-    changed = scan_data(tmp_path, known=known, filter_of_camera={"STL": "I"}.get)
+    changed = scan_data(tmp_path, known=known, settings_of_camera=filters(STL="I"))
     assert {f.path[-6:]: f.filter for f in changed.frames} == {"a.fits": "I", "b.fits": "V"}
 
 
@@ -300,7 +305,7 @@ def test_a_known_file_s_header_is_judged_again_and_its_pixels_are_not_read(tmp_p
     known = {frame.path: frame for frame in first.frames}
     opened = counting(monkeypatch)
     assert scan_data(tmp_path, known=known) == first
-    configured = scan_data(tmp_path, known=known, filter_of_camera={"STL": "R"}.get)
+    configured = scan_data(tmp_path, known=known, settings_of_camera=filters(STL="R"))
     (late,) = [f for f in configured.frames if f.path.endswith("none.fits")]
     assert (late.filter, late.reason, late.pixel_hash) == ("R", None, known[late.path].pixel_hash)
     assert opened == []
@@ -489,6 +494,223 @@ def test_masters_are_found_in_the_night_and_its_calibration_directories(tmp_path
     assert found["flats/mflatX.fits"].filter == "Halpha"
     assert found["Dark/mdark180.fits"].exposure_s == 180.0
     assert found["Bias/mbias.fit"].reason == "empty file (0 bytes)"
+
+
+# ------------------------------------------------------------------------------ guards of the scan
+
+
+def instrument(**values):
+    return lambda _camera: config.InstrumentSettings(**values)
+
+
+def test_frames_of_a_warm_chip_are_left_out_with_both_temperatures(tmp_path, monkeypatch):
+    night = tmp_path / "20251015"
+    put(night / "Light" / "T" / "warm.fits", **{"CCD-TEMP": 3.2})
+    put(night / "Light" / "T" / "cold.fits", **{"CCD-TEMP": -19.9})
+    put(night / "Light" / "T" / "unknown.fits")
+    put(night / "Bias" / "warm.fits", filter=None, **{"CCD-TEMP": -4.0})
+    limited = scan_data(tmp_path, settings_of_camera=instrument(max_ccd_temperature_c=-5.0))
+    assert reasons(limited) == {
+        "20251015/Light/T/warm.fits": "CCD at +3.2 C, at most -5 wanted",
+        "20251015/Light/T/cold.fits": None,
+        "20251015/Light/T/unknown.fits": None,
+        "20251015/Bias/warm.fits": "CCD at -4.0 C, at most -5 wanted",
+    }
+    # Another limit is another verdict, and no file is opened for it.
+    known = {frame.path: frame for frame in limited.frames}
+    opened = counting(monkeypatch)
+    monkeypatch.setattr(raw_frames, "read_header", None)
+    again = scan_data(tmp_path, known=known, settings_of_camera=instrument())
+    assert set(reasons(again).values()) == {None}
+    known = {frame.path: frame for frame in again.frames}
+    limited_again = scan_data(
+        tmp_path, known=known, settings_of_camera=instrument(max_ccd_temperature_c=-5.0)
+    )
+    assert (limited_again, opened) == (limited, [])
+
+
+def test_the_warm_group_is_not_the_observation(tmp_path):
+    target = tmp_path / "20251015" / "Light" / "T"
+    for i in range(3):
+        put(target / f"warm{i}.fits", shape=(20, 24), **{"CCD-TEMP": 10.0})
+    put(target / "cold.fits", **{"CCD-TEMP": -20.0})
+    scan = scan_data(tmp_path, settings_of_camera=instrument(max_ccd_temperature_c=0.0))
+    assert reasons(scan)["20251015/Light/T/cold.fits"] is None
+
+
+def test_lights_already_calibrated_in_another_way_are_left_out_by_exposure_time(tmp_path):
+    target = tmp_path / "20251015" / "Light" / "T"
+    put(target / "a.fits", CALSTAT="BD", exposure_s=300.0)
+    put(target / "b.fits", exposure_s=60.0)
+    put(target / "c.fits", CALSTAT="BDF", exposure_s=90.0)
+    put(target / "d.fits", CALSTAT="D", exposure_s=60.0)  # a subtracted dark holds the bias
+    assert reasons(scan_data(tmp_path)) == {
+        "20251015/Light/T/a.fits": None,
+        "20251015/Light/T/b.fits": "raw, observation is calibrated for bias, dark",
+        "20251015/Light/T/c.fits": (
+            "calibrated for bias, dark, flat, observation is calibrated for bias, dark"
+        ),
+        "20251015/Light/T/d.fits": None,
+    }
+    (target / "a.fits").unlink()
+    (target / "d.fits").unlink()
+    known = {frame.path: frame for frame in scan_data(tmp_path).frames}
+    assert set(reasons(scan_data(tmp_path, known=known)).values()) == {
+        None,
+        "raw, observation is calibrated for bias, dark, flat",
+    }
+
+
+def test_odd_binning_is_left_out_of_the_observation_and_told(tmp_path):
+    target = tmp_path / "20251015" / "Light" / "T"
+    for i in range(3):
+        put(target / f"a{i}.fits", XBINNING=2, YBINNING=2)
+    put(target / "odd.fits", shape=(5, 12), XBINNING=2, YBINNING=4)
+    put(target / "same_shape.fits", XBINNING=3, YBINNING=3)
+    found = reasons(scan_data(tmp_path))
+    assert found["20251015/Light/T/odd.fits"] == "12x5 2x4, observation is 12x10 2x2"
+    assert found["20251015/Light/T/same_shape.fits"] == "12x10 3x3, observation is 12x10 2x2"
+
+
+def test_sections_configured_later_or_no_longer_are_read_anew_and_no_pixels(tmp_path, monkeypatch):
+    path = put(tmp_path / "20251015" / "Light" / "T" / "a.fits", TRIMSEC="[1:10,1:10]")
+    (frame,) = scan_data(tmp_path).frames
+    assert (frame.trim, frame.group.width_px) == ("[1:10,1:10]", 10)
+    opened = counting(monkeypatch)
+    for settings, trim, width_px in (
+        ({"trim": "[1:8,1:10]"}, "[1:8,1:10]", 8),
+        ({"trim": "[1:8,1:10]", "overscan": "[11:12,1:10]"}, "[1:8,1:10]", 8),
+        ({"trim": "[1:9,1:10]"}, "[1:9,1:10]", 9),
+        ({"trim": "[1:900,1:10]"}, "[1:10,1:10]", 10),  # outside: the header's
+        ({}, "[1:10,1:10]", 10),
+    ):
+        known = {frame.path: frame}
+        (frame,) = scan_data(
+            tmp_path, known=known, settings_of_camera=instrument(**settings)
+        ).frames
+        assert (frame.trim, frame.group.width_px) == (trim, width_px)
+        assert frame.overscan == settings.get("overscan")
+        # The same configuration again: nothing is opened.
+        headers_read = []
+        with monkeypatch.context() as patch:
+            patch.setattr(raw_frames, "read_header", headers_read.append)
+            known = {frame.path: frame}
+            same = scan_data(tmp_path, known=known, settings_of_camera=instrument(**settings))
+        assert (same.frames, headers_read) == ((frame,), [])
+    assert opened == []
+    assert path.exists()
+
+
+# --------------------------------------------------------------------------------- the library
+
+
+def library_of(tmp_path, *names, **settings):
+    directory = tmp_path / "library"
+    directory.mkdir()
+    for name in names:
+        (directory / name).write_bytes(b"")
+    calibration = config.CalibrationSettings(library="library")
+    return config.Settings(base=tmp_path, calibration=calibration, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "filter", "exposure_s", "first", "last"),
+    [
+        ("mbias.fits", "bias", None, None, None, None),
+        ("mbias_20250101-20250430.fits", "bias", None, None, "2025-01-01", "2025-04-30"),
+        ("mflatV_20250101-.fit.gz", "flat", "V", None, "2025-01-01", None),
+        ("mflatV_-20250430.fits.fz", "flat", "V", None, None, "2025-04-30"),
+        ("mflat_V 20250101-20250101.fits", "flat", "V", None, "2025-01-01", "2025-01-01"),
+        ("mdark60_20250101-20250430.FIT", "dark", None, 60.0, "2025-01-01", "2025-04-30"),
+        ("mdark1.5.fits", "dark", None, 1.5, None, None),
+        ("mflatV_1024x1024_bin2_20250101-.fits", "flat", "V", None, "2025-01-01", None),
+    ],
+)
+def test_the_name_of_a_library_s_file_says_what_it_is_and_when_it_counts(
+    tmp_path, name, kind, filter, exposure_s, first, last
+):
+    (file,) = layout.library_files(library_of(tmp_path, name))
+    assert file.reason is None
+    assert (file.kind, file.filter, file.exposure_s) == (kind, filter, exposure_s)
+    days = [None if day is None else dt.date.fromisoformat(day) for day in (first, last)]
+    assert [file.valid_from, file.valid_until] == days
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("flatV.fits", "not named mbias, mdark or mflat"),
+        ("mflatV_20251301-.fits", "20251301- is no range of dates"),
+        ("mflatV_20250430-20250101.fits", "the wrong way round"),
+        ("mflatV_20250101.fits", "20250101 is no range of dates, 20250101- is one"),
+    ],
+)
+def test_a_name_that_says_nothing_clear_is_told_and_not_guessed(tmp_path, name, words):
+    (file,) = layout.library_files(library_of(tmp_path, name, "notes.txt", ".hidden.fits"))
+    assert words in file.reason
+
+
+def test_a_library_that_is_not_there_is_told(tmp_path):
+    calibration = config.CalibrationSettings(library="library")
+    settings = config.Settings(base=tmp_path, calibration=calibration)
+    (file,) = layout.library_files(settings)
+    assert (file.path, file.reason) == (
+        tmp_path / "library",
+        "directory of the library is not there",
+    )
+
+
+def test_what_wombat_toml_says_of_a_master_comes_before_its_name(tmp_path):
+    entries = [
+        {"file": "library/mflatV_20250101-20250430.fits", "forced": True},
+        {"file": "good.fits", "kind": "flat", "filter": "V", "valid_from": dt.date(2025, 1, 1)},
+        {"file": "mdark60_20250101-.fits", "exposure_s": 61.0, "valid_until": "2025-02-01"},
+        {"file": "mflatV.fits", "kind": "dark", "exposure_s": 5.0},
+        {"file": "what.fits"},
+        {"file": "mbias_20250101.fits", "valid_from": dt.date(2025, 1, 1)},
+    ]
+    settings = library_of(tmp_path, "mflatV_20250101-20250430.fits", master=entries)
+    flat, good, dark, odd, unknown, dated = layout.library_files(settings)  # listed once
+    assert (flat.filter, flat.valid_until, flat.forced) == ("V", dt.date(2025, 4, 30), True)
+    assert (good.kind, good.filter, good.valid_from) == ("flat", "V", dt.date(2025, 1, 1))
+    assert (dark.exposure_s, dark.valid_from, dark.valid_until) == (
+        61.0, None, dt.date(2025, 2, 1),
+    )  # fmt: skip
+    assert (odd.kind, odd.filter, odd.exposure_s) == ("dark", None, 5.0)
+    assert "says no kind" in unknown.reason
+    assert (dated.reason, dated.valid_from) == (None, dt.date(2025, 1, 1))
+
+
+def test_the_library_s_signature_changes_with_a_file_and_with_what_is_said_of_it(tmp_path):
+    assert layout.library_signature(config.Settings(base=tmp_path)) == ""
+    settings = library_of(tmp_path, "mbias.fits", "mflatV_20250101-.fits")
+    first = layout.library_signature(settings)
+    assert layout.library_signature(settings) == first
+    (tmp_path / "library" / "mbias.fits").write_bytes(b"other")
+    second = layout.library_signature(settings)
+    (tmp_path / "library" / "mflatV_20250101-.fits").rename(tmp_path / "library" / "mflatV.fits")
+    third = layout.library_signature(settings)
+    entry = config.MasterSettings(file="library/mbias.fits", forced=True)
+    fourth = layout.library_signature(settings.model_copy(update={"master": [entry]}))
+    assert len({first, second, third, fourth}) == 4
+
+
+def test_only_masters_that_are_supplied_are_read_from_outside_the_data(tmp_path):
+    entry = config.MasterSettings(file="else/good.fits", kind="bias")
+    places = Layout.of(library_of(tmp_path, "mbias.fits", master=[entry]))
+    for inside in (tmp_path / "library" / "mbias.fits", tmp_path / "else" / "good.fits"):
+        assert places.raw_path(places.master_words(inside)) == inside
+    own = places.data / "20251015" / "mbias.fits"
+    assert places.master_words(own) == "20251015/mbias.fits"
+    assert places.raw_path("20251015/mbias.fits") == own
+    for outside in (
+        "/etc/passwd",
+        f"{tmp_path}/else/other.fits",
+        f"{tmp_path}/library/../secret",
+        f"{tmp_path}/library_of_others/mbias.fits",
+    ):
+        with pytest.raises(ValueError, match="does not lie below"):
+            places.raw_path(outside)
 
 
 # -------------------------------------------------------------------------------- sorting the flats
