@@ -14,6 +14,7 @@ from wombat_dagster.resources import ObservatoryResource
 
 CALIBRATION = "calibration"
 MAX_PICTURE_BYTES = 200_000
+LEGEND = "red: hot; blue: dead or odd; violet: noisy; orange: seen in the lights only"
 
 
 @dg.asset(
@@ -59,7 +60,7 @@ def bad_pixels(
             png = map_png(bits)
             encoded = base64.b64encode(png).decode()
             fits_in = len(png) < MAX_PICTURE_BYTES
-            picture = f"![bad pixels](data:image/png;base64,{encoded})"
+            picture = f"![bad pixels](data:image/png;base64,{encoded})\n\n{LEGEND}"
             words = dg.MetadataValue.md(picture) if fits_in else f"{len(png)} bytes: see the file"
             pictures[f"picture of {one.path}"] = words
         return {

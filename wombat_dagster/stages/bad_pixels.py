@@ -72,6 +72,7 @@ COLOURS = {  # in the picture; the later wins
     BadPixel.HOT: (220, 40, 40),
     BadPixel.RESPONSE: (40, 90, 220),
 }
+EDGE_COLOUR = (160, 160, 160)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -534,7 +535,8 @@ def map_png(bits: Bits) -> bytes:
     """Return a picture of a map, upright as the sky is shown: red hot, blue dead or odd.
 
     Orange is what only the lights show, violet what only flickers. At most 800 pixels wide or
-    high: a pixel of the picture has the colour of the worst below it.
+    high: a pixel of the picture has the colour of the worst below it, and its neighbours too, or
+    nobody would see it. The frame's edge is grey.
     """
     from matplotlib.image import imsave
 
@@ -544,8 +546,20 @@ def map_png(bits: Bits) -> bytes:
     padded[: bits.shape[0], : bits.shape[1]] = bits
     blocks = padded.reshape(ny, block, nx, block)
     picture = np.full((ny, nx, 3), 255, np.uint8)
+    picture[[0, -1]] = picture[:, [0, -1]] = EDGE_COLOUR
     for bit, colour in COLOURS.items():
-        picture[((blocks & bit) != 0).any(axis=(1, 3))] = colour
+        picture[_widened(((blocks & bit) != 0).any(axis=(1, 3)))] = colour
     buffer = io.BytesIO()
     imsave(buffer, picture[::-1], format="png")
     return buffer.getvalue()
+
+
+def _widened(marks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return marks with the eight neighbours of each."""
+    wide = marks.copy()
+    wide[1:] |= marks[:-1]
+    wide[:-1] |= marks[1:]
+    tall = wide.copy()
+    tall[:, 1:] |= wide[:, :-1]
+    tall[:, :-1] |= wide[:, 1:]
+    return tall

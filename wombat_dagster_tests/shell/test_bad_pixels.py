@@ -214,5 +214,6 @@ def test_the_picture_of_a_large_map_is_small_and_shows_every_bad_pixel():
     alone[0, 0] = BadPixel.HOT
     picture = imread(io.BytesIO(map_png(alone)))
     assert max(picture.shape[:2]) <= 800
-    coloured = np.argwhere((picture[:, :, :3] < 1).any(axis=2))
-    assert coloured.tolist() == [[picture.shape[0] - 1, 0]]  # row 0 is at the bottom
+    red = np.argwhere(picture[:, :, 0] > picture[:, :, 1] + 0.1)
+    last = picture.shape[0] - 1  # row 0 is at the bottom
+    assert red.tolist() == [[last - 1, 0], [last - 1, 1], [last, 0], [last, 1]]
