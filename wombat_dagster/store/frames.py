@@ -394,11 +394,6 @@ class StoredRows:
         return self._physical(native)
 
 
-def _native(stored: Image) -> Image:
-    """Return a copy of big-endian values in this machine's byte order."""
-    return stored.astype(stored.dtype.newbyteorder("="))
-
-
 def _physical(native: Image, *, scale: float, zero: float, blank: float | None) -> Image:
     """Return stored values as physical ones; may write into `native`."""
     if scale == 1.0 and zero == 0.0 and blank is None:
