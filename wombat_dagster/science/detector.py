@@ -481,8 +481,14 @@ class RawExtremes:
 
 
 def raw_extremes(raw: Image) -> RawExtremes:
-    """Return the highest count of a raw frame, how often it occurs, and the level."""
+    """Return the highest count of a raw frame, how often it occurs, and the level.
+
+    Pixels that are no numbers have no say in the highest count.
+    """
     maximum = raw.max()
+    if np.isnan(maximum):
+        finite = raw[np.isfinite(raw)]
+        maximum = finite.max() if finite.size else maximum
     is_countable = raw.dtype in (np.uint8, np.uint16)
     return RawExtremes(
         maximum_adu=float(maximum),
@@ -506,7 +512,7 @@ def pile_up_stop(extremes: Sequence[RawExtremes]) -> float | None:
     """
     if not extremes:
         return None
-    stop = max(e.maximum_adu for e in extremes)
+    stop = max((e.maximum_adu for e in extremes if np.isfinite(e.maximum_adu)), default=None)
     piled = [e for e in extremes if e.maximum_adu == stop and e.n_at_maximum >= PILE_UP_PIXELS]
     return stop if len(piled) >= PILE_UP_FRAMES else None
 
@@ -533,7 +539,7 @@ def _below_stop(
     stop = pile_up_stop(extremes)
     if stop is None:
         return None, None
-    level_adu = float(np.median([e.level_adu for e in extremes]))
+    level_adu = float(np.nanmedian([e.level_adu for e in extremes]))
     return stop, stop - fraction * (stop - level_adu)
 
 

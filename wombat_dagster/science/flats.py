@@ -41,6 +41,8 @@ def flat_refusal(
     default, a flat is not too dark as long as there is light in it: the range is not known.
     """
     level_adu, saturation_adu = flat.level_adu, saturation.value
+    if not np.isfinite(level_adu):
+        return "pixels that are no numbers in its central half"
     reach = saturation_adu - bias_level_adu
     low = bias_level_adu + (0.0 if saturation.source == DEFAULT else min_fraction) * reach
     high = bias_level_adu + max_fraction * reach

@@ -198,7 +198,9 @@ def _rank(master: Master, wanted: Wanted) -> tuple[object, ...]:
 
 
 def _exposure_rank(dark: Master, wanted: Wanted) -> tuple[int, float]:
-    """Return what orders darks to be scaled: as long or longer first, then nearest."""
+    """Return what orders darks: to be scaled, as long or longer first; then the nearest."""
+    if dark.exposure_s is not None and wanted.exposure_s is not None:
+        return 0, abs(dark.exposure_s - wanted.exposure_s)
     if wanted.scaled_to_s is None or dark.exposure_s is None:
         return 0, 0.0
     if _is_exposure(dark, wanted.scaled_to_s, wanted):

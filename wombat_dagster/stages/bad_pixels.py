@@ -231,8 +231,9 @@ def _sample(lights: Sequence[RawFrame]) -> tuple[RawFrame, ...]:
         return ()
     shortest_s = MIN_EXPOSURE_OF_MEDIAN * float(np.median([f.exposure_s or 0.0 for f in lights]))
     targets: dict[str | None, list[RawFrame]] = defaultdict(list)
-    for frame in lights:
-        if (frame.exposure_s or 0.0) >= shortest_s and frame.trim == lights[0].trim:
+    long = [frame for frame in lights if (frame.exposure_s or 0.0) >= shortest_s]
+    for frame in long:
+        if frame.trim == long[0].trim:
             targets[frame.target].append(frame)
     share = -(-MAX_LIGHTS // len(targets))
     chosen = [frame for frames in targets.values() for frame in _evenly(frames, share)]
@@ -265,9 +266,13 @@ def _path(observatory: Observatory, date: dt.date, group: FrameGroup, *, is_alon
 def _make_map(observatory: Observatory, inputs: _Inputs, path: Path) -> BadPixelMap:
     relative = observatory.layout.relative_to_products(path)
     known = {one.path: one for one in observatory.status.bad_pixel_maps()}
-    if relative in known and _inputs_card(path) == inputs.hash:
+    is_same = relative in known and _inputs_card(path) == inputs.hash
+    if is_same and _holds(observatory, known[relative]):
         return known[relative]
-    found = _Found(observatory, inputs)
+    try:
+        found = _Found(observatory, inputs)
+    except (UnreadableFrame, OSError, ValueError) as error:  # gone or cut since the scan
+        raise NoCalibration(f"{inputs.date}: {inputs.words}: {error}") from error
     if not found.sources:
         reasons = f" ({'; '.join(found.notes)})" if found.notes else ""
         raise NoCalibration(
@@ -290,6 +295,15 @@ def _make_map(observatory: Observatory, inputs: _Inputs, path: Path) -> BadPixel
         sources=tuple(found.sources),
         notes=tuple(found.notes),
     )
+
+
+def _holds(observatory: Observatory, one: BadPixelMap) -> bool:
+    """Tell whether a map's file still has the pixels that were recorded."""
+    try:
+        read_map(observatory, one)
+    except NoCalibration:
+        return False
+    return True
 
 
 def _inputs_card(path: Path) -> str | None:

@@ -167,7 +167,8 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
     path = _free_path(observatory, unit)
     relative = observatory.layout.relative_to_data(path)
     known = {master.path: master for master in observatory.status.masters(unit.kind)}
-    if relative in known and _inputs_card(path) == _inputs_hash(observatory, unit, offset):
+    is_same = relative in known and _inputs_card(path) == _inputs_hash(observatory, unit, offset)
+    if is_same and _holds(path, known[relative].content_hash):
         return known[relative]
     paths = [observatory.layout.data / frame.path for frame in unit.frames]
     try:
@@ -306,6 +307,14 @@ def _passband_letter(filter: str) -> str | None:
     """Return the letter of B, g', Rc, SR; None for a name that may mean more than one filter."""
     found = re.fullmatch(r"s?([ubvrigz])['pc]?", filter, re.IGNORECASE)
     return found[1].casefold() if found else None
+
+
+def _holds(path: Path, content_hash: str) -> bool:
+    """Tell whether a master's file still has the pixels that were written."""
+    try:
+        return array_hash(read_master(path)[0]) == content_hash
+    except (UnreadableFrame, OSError):
+        return False
 
 
 def _words_without(unit: Unit, refusals: Sequence[str]) -> str:

@@ -177,11 +177,13 @@ def _first_looks(
     looks = {f.path: look_path(observatory, observation, calibrator.choice, f) for f in lights}
     to_read = [layout.raw_path(f.path) for f in lights if pixels or not looks[f.path].exists()]
 
+    staged = set(to_read)  # every one of them must be taken
     with staging_of(observatory, to_read) as staging:
 
         def look(frame: RawFrame) -> tuple[Look, NDArray[Any] | None] | str:
             path = layout.raw_path(frame.path)
-            if not pixels and (known := known_look(looks[frame.path])) is not None:
+            known = None if path in staged else known_look(looks[frame.path])
+            if known is not None:
                 return known, None
             try:
                 with staging.take(path) as source:

@@ -134,12 +134,17 @@ class _Night:
             before = read_product(self._observatory, "wcs_solutions", self._observation.key)
         except (FileNotFoundError, UnreadableProduct):
             return {}
-        by_hash = {s.raw_hash: s for s in before if s.solution is not None and s.raw_hash}
+        by_pixels = {s.raw_hash: s for s in before if s.solution is not None and s.raw_hash}
         return {
-            i: replace(by_hash[frame.raw_hash], file=frame.raw)
+            i: replace(by_pixels[key], file=frame.raw)
             for i, frame in enumerate(self._frames)
-            if frame.raw_hash in by_hash
+            if (key := self._pixels_key(frame)) in by_pixels
         }
+
+    def _pixels_key(self, frame: ReducedFrame) -> str:
+        """Return what is the same for the same pixels: a trim moves all of them."""
+        trim = self._raw[frame.raw].trim
+        return f"{frame.raw_hash} {trim}" if trim else frame.raw_hash
 
     def _fallback_position(self) -> tuple[float, float] | None:
         """Return the target's place when a frame's header names none."""
@@ -277,7 +282,7 @@ class _Night:
         n_solved = sum(s.solution is not None for s in self._solutions.values())
         log.info("%s: %d of %d frames solved", self._observation.key, n_solved, len(self._frames))
         return tuple(
-            replace(self._solutions[i], raw_hash=frame.raw_hash)
+            replace(self._solutions[i], raw_hash=self._pixels_key(frame))
             for i, frame in enumerate(self._frames)
         )
 

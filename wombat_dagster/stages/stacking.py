@@ -7,7 +7,7 @@ Frames go in as raw counts plus PEDESTAL, or as raw counts less their overscan, 
 import datetime as dt
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +219,28 @@ def combine_unit(
     NoCalibration
         Too few flats are fit, or the pixels of the offset cannot be had.
     """
+    made = _combined(observatory, frames, unit, offset, refusals)
+    return replace(  # pixels that are no numbers tell nothing of the detector
+        made,
+        noise=made.noise if made.noise is not None and np.isfinite(made.noise) else None,
+        read_noise=_finite(made.read_noise),
+        gain=_finite(made.gain),
+        dark_current=_finite(made.dark_current),
+    )
+
+
+def _finite(measured: Measured | None) -> Measured | None:
+    is_finite = measured is not None and np.isfinite([measured.value, measured.error]).all()
+    return measured if is_finite else None
+
+
+def _combined(
+    observatory: Observatory,
+    frames: PreparedFrames,
+    unit: Unit,
+    offset: Offset,
+    refusals: list[str],
+) -> CombinedUnit:
     clip_sigma = observatory.settings.calibration.clip_sigma
     if unit.kind is FrameKind.BIAS:
         return _combined_biases(frames, refusals, clip_sigma)

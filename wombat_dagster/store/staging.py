@@ -108,6 +108,8 @@ class Staging:
                 log.warning("frames are not staged: %s", trouble)
                 is_usable = False
                 result.set_result(path)
+            except Exception as error:  # noqa: BLE001 - whoever waits for the copy must hear of it
+                result.set_exception(error)
 
     def _copied(self, path: Path, copy: Path) -> Path:
         pause_s, words = FIRST_PAUSE_S, ""

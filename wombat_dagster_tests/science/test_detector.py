@@ -258,3 +258,13 @@ def test_counts_pile_up_where_the_nights_maximum_recurs():
     assert cal.pile_up_stop([extremes(4095, 9)] * 3 + [extremes(3000, 1)]) == 4095
     assert cal.pile_up_stop([extremes(4095, 9)] * 2) is None  # too few frames
     assert cal.pile_up_stop([extremes(60000 + i, 1) for i in range(9)]) is None
+
+
+def test_a_pixel_without_a_number_does_not_hide_where_the_counts_pile_up():
+    raw = np.full((40, 40), 300.0)
+    raw[:3, :3] = 4095.0
+    holed = raw.copy()
+    holed[30, 30] = np.nan
+    found = [cal.raw_extremes(image) for image in (holed, raw, raw)]
+    assert cal.pile_up_stop(found) == 4095.0
+    assert found[0].n_at_maximum == 9

@@ -214,3 +214,7 @@ def test_a_bright_star_in_one_flat_is_the_clips_business(chip):
             signal = signal + 20000 * np.exp(-((y - 90) ** 2 + (x - 200) ** 2) / 60)
         shapes[number] = flats.shape_of(signal)
     assert flats.odd_shapes(shapes) == {}
+
+
+def test_a_flat_without_numbers_in_its_centre_is_refused():
+    assert "no numbers" in refusal(float("nan"), Sourced(value=60000.0, source="header"))
