@@ -264,9 +264,10 @@ def _why_not(master: Master, best: Master, wanted: Wanted) -> str:
         return f"{_days(further)} further away"
     near = _distance(master, best, wanted)
     if _exposure_rank(master, wanted) != _exposure_rank(best, wanted):
-        return f"{near}, but {_seconds(master)}: {_seconds(best)} is better scaled to" + (
-            f" {wanted.scaled_to_s:g} s"
-        )
+        if wanted.scaled_to_s is None:
+            return f"{near}, but {_seconds(master)}: {_seconds(best)} is nearer to the frames'"
+        better = f"{_seconds(best)} is better scaled to {wanted.scaled_to_s:g} s"
+        return f"{near}, but {_seconds(master)}: {better}"
     return f"{near}, but later" if master.date != best.date else f"{near}, but later by name"
 
 

@@ -216,6 +216,12 @@ def test_a_dark_that_holds_the_bias_is_not_scaled_and_one_without_needs_a_bias()
     assert "bias-subtracted, and there is no bias" in found.words
 
 
+def test_of_darks_that_hold_the_bias_the_one_of_the_lights_own_exposure_is_taken():
+    darks = [dark("2025-10-15", s, bias_hash=None) for s in (58.0, 60.0, 62.0)]
+    found = match(darks, kind=FrameKind.DARK, exposure_s=60.0)
+    assert found.master.exposure_s == 60.0
+
+
 # ------------------------------------------------------------------------------------ the library
 
 

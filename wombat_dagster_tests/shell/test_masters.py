@@ -139,6 +139,15 @@ def test_ours_is_made_again_only_when_its_inputs_change(night, edit):
     assert not set(hashes) & {m.content_hash for m in night.observatory.status.masters()}
 
 
+def test_a_damaged_master_of_ours_is_made_again(night):
+    night.run_night(NIGHT)
+    path = night.data / KEY / "mbias.fits"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert night.run_night(NIGHT) == {}
+    assert path.read_bytes() == whole
+
+
 def test_ours_stays_ours_when_its_frames_fall_below_three(night):
     """The master of frames since removed is neither used nor taken for the observer's own."""
     night.run_night(NIGHT)
