@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from wombat_dagster.stages import solving
+from wombat_dagster.tangent import sky_to_pixel
 
 KEY = "20251014__SV_Wom__V"
 
@@ -55,6 +56,19 @@ def test_solutions_are_kept_when_the_same_pixels_are_reduced_again(place, solved
     solved_in_full.clear()
     place.run(night=place.row("SV Wom", filter="V").observation.date)
     assert solved_in_full == []
+
+
+def test_frames_that_are_trimmed_otherwise_are_solved_anew(place, solved_in_full):
+    place.take("20251014/*/*.fit", "20251014/Light/SV Wom/*V.fit")
+    place.configure()
+    place.run()
+    before = place.product("wcs_solutions", KEY)[0].solution
+    place.configure(tail='[[instrument]]\ntrim = "[21:320,1:256]"\n')
+    assert place.run(night=place.row("SV Wom", filter="V").observation.date) == {}
+    after = place.product("wcs_solutions", KEY)[0].solution
+    x, y = sky_to_pixel(before, np.array([after.ra_deg]), np.array([after.dec_deg]))
+    assert x[0] - (after.crpix_x - 1) == pytest.approx(20.0, abs=0.2)
+    assert y[0] - (after.crpix_y - 1) == pytest.approx(0.0, abs=0.2)
 
 
 def test_a_damaged_record_of_solutions_is_taken_for_none(place, solved_in_full):
