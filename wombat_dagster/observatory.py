@@ -93,7 +93,7 @@ class Observatory:
             The database or the table is damaged.
         """
         from wombat_dagster.solvers.star_database import (
-            read_star_database,
+            StarDatabase,
             read_star_table_csv,
             stars_within,
         )
@@ -101,12 +101,8 @@ class Observatory:
         database = self._astap_database or (self.astap and self.astap.database)
         if database:
             try:
-                return read_star_database(
-                    Path(database),
-                    ra_deg=ra_deg,
-                    dec_deg=dec_deg,
-                    radius_deg=radius_deg,
-                    max_stars=max_stars,
+                return StarDatabase(Path(database)).around(
+                    ra_deg, dec_deg, radius_deg, max_stars=max_stars
                 )
             except FileNotFoundError:
                 log.debug("no star database in %s", database)

@@ -1,19 +1,18 @@
 """Asset of a night: its maps of bad pixels."""
 
-import base64
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from wombat_dagster.assets.conclude import Event, conclude
+from wombat_dagster.assets.pictures import picture
 from wombat_dagster.checks import check_specs
 from wombat_dagster.domain import BadPixelMap
 from wombat_dagster.partitions import NIGHTS, date_of_night
 from wombat_dagster.resources import ObservatoryResource
 
 CALIBRATION = "calibration"
-MAX_PICTURE_BYTES = 200_000
 LEGEND = "red: hot; blue: dead or odd; violet: noisy; orange: seen in the lights only"
 
 
@@ -55,14 +54,10 @@ def bad_pixels(
             for one, bits in found
         ]
         notes = [f"{one.path}: {words}" for one in maps for words in one.notes]
-        pictures = {}
-        for one, bits in found:
-            png = map_png(bits)
-            encoded = base64.b64encode(png).decode()
-            fits_in = len(png) < MAX_PICTURE_BYTES
-            picture = f"![bad pixels](data:image/png;base64,{encoded})\n\n{LEGEND}"
-            words = dg.MetadataValue.md(picture) if fits_in else f"{len(png)} bytes: see the file"
-            pictures[f"picture of {one.path}"] = words
+        pictures = {
+            f"picture of {one.path}": picture(map_png(bits), "bad pixels", legend=LEGEND)
+            for one, bits in found
+        }
         return {
             "maps": dg.MetadataValue.table(rows),
             "notes": dg.MetadataValue.json(notes),

@@ -1,19 +1,18 @@
 """Assets of a night: what lies on disk, and its master frames."""
 
-import base64
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from wombat_dagster.assets.conclude import Event, conclude
+from wombat_dagster.assets.pictures import picture
 from wombat_dagster.checks import check_specs
 from wombat_dagster.domain import DetectorMeasurement, FrameKind, Master, RawFrame
 from wombat_dagster.partitions import NIGHTS, date_of_night
 from wombat_dagster.resources import ObservatoryResource
 
 CALIBRATION = "calibration"
-MAX_PLOT_BYTES = 200_000  # in the metadata
 
 
 @dg.asset(
@@ -159,14 +158,10 @@ def detector_noise(
         ]
         groups = {m.group for m in measured}
         history = [m for m in opened.status.detector_measurements() if m.group in groups]
-        png = detector_png(history)
-        plot = f"![detector](data:image/png;base64,{base64.b64encode(png).decode()})"
         return {
             "measured": dg.MetadataValue.table(rows),
             "nights": len({m.date for m in history}),
-            "plot": dg.MetadataValue.md(plot)
-            if len(png) <= MAX_PLOT_BYTES
-            else f"{len(png)} bytes: too large to show",
+            "plot": picture(detector_png(history), "detector"),
         }
 
     yield from conclude(

@@ -1,6 +1,5 @@
 """Assets from the variable's name to a light curve that waits for validation."""
 
-import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +7,7 @@ import dagster as dg
 import numpy as np
 
 from wombat_dagster.assets.conclude import Event, conclude
+from wombat_dagster.assets.pictures import picture
 from wombat_dagster.checks import check_specs
 from wombat_dagster.domain import (
     CompCandidates,
@@ -26,7 +26,6 @@ from wombat_dagster.resources import ObservatoryResource
 PHOTOMETRY = "photometry"
 SOLUTIONS = dg.AssetIn(dagster_type=dg.PythonObjectDagsterType(tuple))
 """Dagster cannot read ``tuple[FrameSolution, ...]`` off the annotation."""
-MAX_PLOT_BYTES = 200_000  # in the metadata; the file itself is never cut
 
 
 def _ledger(entries: tuple[LedgerEntry, ...]) -> dg.TableMetadataValue | str:
@@ -233,10 +232,7 @@ def light_curve(
     from wombat_dagster.reports.light_curve import light_curve_png
 
     def describe(png: bytes) -> dict[str, Any]:
-        if len(png) > MAX_PLOT_BYTES:
-            return {"plot": f"{len(png)} bytes: see the file"}
-        encoded = base64.b64encode(png).decode()
-        return {"plot": dg.MetadataValue.md(f"![light curve](data:image/png;base64,{encoded})")}
+        return {"plot": picture(png, "light curve")}
 
     yield from conclude(
         context, observatory.open(), lambda: light_curve_png(standard_magnitudes), describe

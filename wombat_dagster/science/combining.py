@@ -58,9 +58,16 @@ def combine(
     prepare: Prepare | None = None,
     dtype: DTypeLike = np.float64,
 ) -> tuple[Image, int]:
-    """Return the clipped median of frames that are read a few rows at a time.
+    """Return the median of frames, outliers left out, and how many values were left out.
 
-    The same numbers as `clipped_median` of the whole stack; memory does not grow with the frames.
+    One pass: values further than `clip_sigma` x 1.4826 MAD from the median are rejected, and the
+    median of the rest is taken. That works from three frames on, where a clip by the standard
+    deviation rejects nothing below eight. Where more than half of the values are equal the MAD is
+    0, and every other value is rejected. Where a clip below 0.67 leaves nothing, the median stands.
+
+    What is not finite is missing: the pixel is combined from the other frames as if there were no
+    more, and is NaN where no frame has a value. Frames are read a few rows at a time: memory does
+    not grow with their number.
 
     Parameters
     ----------
@@ -78,12 +85,19 @@ def combine(
     NDArray
         Shape of the frames.
     int
-        Number of rejected values.
+        Number of rejected values; missing ones are not counted.
 
     Raises
     ------
     ValueError
         No frames.
+
+    Notes
+    -----
+    The same numbers, to the bit, as ``ccdproc.combine(method="median", sigma_clip=True,
+    sigma_clip_low_thresh=5, sigma_clip_high_thresh=5, sigma_clip_func=np.ma.median,
+    sigma_clip_dev_func=astropy.stats.mad_std)`` wherever every frame has a value. Where one is
+    missing ccdproc's median is NaN and rejects nothing.
     """
     chosen = list(range(len(frames)) if keep is None else keep)
     if not chosen:
@@ -109,55 +123,6 @@ def combine(
 
     with ThreadPoolExecutor(THREADS) as threads:
         return combined, sum(threads.map(work, [blocks] * THREADS))
-
-
-def clipped_median(stack: Image, *, clip_sigma: float = 5.0) -> tuple[Image, int]:
-    """Return the median of a stack of frames, outliers left out, and how many values were left out.
-
-    One pass: values further than `clip_sigma` x 1.4826 MAD from the median are rejected, and the
-    median of the rest is taken. That works from three frames on, where a clip by the standard
-    deviation rejects nothing below eight. Where more than half of the values are equal the MAD is
-    0, and every other value is rejected. Where a clip below 0.67 leaves nothing, the median stands.
-
-    Parameters
-    ----------
-    stack
-        Shape (n, ny, nx), any real type. What is not finite is missing: the pixel is combined from
-        the other frames as if there were no more.
-
-    Returns
-    -------
-    NDArray
-        float64, shape (ny, nx); NaN where no frame has a value.
-    int
-        Number of rejected values; missing ones are not counted.
-
-    Raises
-    ------
-    ValueError
-        No frames.
-
-    Notes
-    -----
-    The same numbers, to the bit, as ``ccdproc.combine(method="median", sigma_clip=True,
-    sigma_clip_low_thresh=5, sigma_clip_high_thresh=5, sigma_clip_func=np.ma.median,
-    sigma_clip_dev_func=astropy.stats.mad_std)`` wherever every frame has a value. Where one is
-    missing ccdproc's median is NaN and rejects nothing.
-    """
-    if not len(stack):
-        raise ValueError("no frames to combine")
-    n, ny, nx = stack.shape
-    n_rows = _rows_of_block(n, nx, 8)
-    combined = np.empty((ny, nx))
-    as_stored = stack.dtype in SORTED_AS_STORED
-    scratch = _Scratch(n_rows * nx, stack.dtype if as_stored else np.dtype(np.float64))
-    n_rejected = 0
-    for y in range(0, ny, n_rows):
-        values = _sortable(stack[:, y : y + n_rows].copy())
-        median, n_block = _clipped_median_of_block(_flat(values), clip_sigma, scratch)
-        combined[y : y + n_rows] = median.reshape(-1, nx)
-        n_rejected += n_block
-    return combined, n_rejected
 
 
 def _rows_of_block(n_frames: int, nx: int, item_bytes: int) -> int:

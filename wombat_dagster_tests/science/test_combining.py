@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from wombat_dagster.science import combining
-from wombat_dagster.science.combining import clipped_median, combine
+from wombat_dagster.science.combining import combine
 
 NY, NX = 31, 47
 
@@ -31,6 +31,10 @@ class Held:
     def read(self, rows, keep, out):
         self.n_bytes_at_once = max(self.n_bytes_at_once, out.nbytes)
         out[:] = self.stack[list(keep), rows]
+
+
+def clipped_median(stack, **options):
+    return combine(Held(stack), **options)
 
 
 def ccdproc_combine(stack):
@@ -295,7 +299,5 @@ def test_a_read_that_fails_in_a_thread_is_not_lost():
 
 
 def test_no_frames_are_an_error():
-    with pytest.raises(ValueError, match="no frames"):
-        clipped_median(np.zeros((0, 4, 4)))
     with pytest.raises(ValueError, match="no frames"):
         combine(Held(np.zeros((3, 4, 4))), keep=[])
