@@ -13,22 +13,31 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wombat_dagster.terminal import (
+    CONFIG_ENV,
+    UNREADABLE,
+    Refused,
+    console,
+    count,
+    in_one_line,
+    open_in_force,
+    parse_night,
+    printable,
+    quoted,
+    settings_in_force,
+    table_of,
+)
+
 if TYPE_CHECKING:
-    import datetime as dt
-
     from rich.console import Console
-    from rich.table import Table
 
-    from wombat_dagster import config, doctor, runs
+    from wombat_dagster import doctor, runs
     from wombat_dagster.domain import RawFrame
     from wombat_dagster.observatory import Observatory
     from wombat_dagster.store.status import TargetRow
 
-CONFIG_ENV = "WOMBAT_CONFIG"  # config.CONFIG_ENV, whose module costs too much for --help
-UNREADABLE = 2  # exit code for what the person can mend: configuration, names, directories
 OURS = 1  # exit code for failures of wombat itself
 STAND_IN_PORT = 8765
-WIDTH_WITHOUT_TERMINAL = 160
 CALIBRATIONS_WEIGH = 5.0  # a night's masters take about as long as so many light frames
 STAGES = {
     "raw_frames": "sorting frames",
@@ -46,12 +55,6 @@ STAGES = {
     "standard_magnitudes": "standard magnitudes",
     "light_curve": "light curve",
 }
-
-
-class Refused(click.ClickException):
-    """Something that the person can mend, said in one line."""
-
-    exit_code = UNREADABLE
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,101 +75,6 @@ def main(config_file: Path | None, verbose: bool) -> None:
         os.environ[CONFIG_ENV] = str(config_file.absolute())
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("wombat_dagster").setLevel(logging.INFO if verbose else logging.WARNING)
-
-
-# --------------------------------------------------------------------------- what commands share
-
-
-@contextlib.contextmanager
-def configured_by(file: Path) -> Iterator[None]:
-    """Make `file` the configuration in force, as --config does, for a while."""
-    before = os.environ.get(CONFIG_ENV)
-    os.environ[CONFIG_ENV] = str(file.absolute())
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[CONFIG_ENV]
-        else:
-            os.environ[CONFIG_ENV] = before
-
-
-def settings_in_force() -> "config.Settings":
-    """Return the settings; refuse a broken configuration in one line."""
-    from wombat_dagster import config
-
-    try:
-        return config.load()
-    except (OSError, ValueError) as error:  # a ValidationError and a TOMLDecodeError are values'
-        raise Refused(in_one_line(error)) from error
-
-
-def in_one_line(error: Exception) -> str:
-    """Return what is wrong with the configuration file."""
-    from pydantic import ValidationError
-
-    from wombat_dagster.config import config_path
-
-    if isinstance(error, FileNotFoundError):
-        return str(error)
-    if not isinstance(error, ValidationError):
-        return f"{config_path()}: {error}"
-    words = []
-    for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"]) or "the file"
-        unknown = problem["type"] == "extra_forbidden"
-        words.append(f"{key}: {'no such key' if unknown else problem['msg']}")
-    return f"{config_path()}: {'; '.join(words)}"
-
-
-def open_in_force() -> "Observatory":
-    """Return the observatory of the settings in force; refuse when there is no data directory."""
-    settings = settings_in_force()
-    data = settings.path(settings.data)
-    if not data.is_dir():
-        raise Refused(f"no data directory {data}; wombat doctor says more")
-    from wombat_dagster.observatory import open_observatory
-
-    return open_observatory()
-
-
-def console(*, stderr: bool = False) -> "Console":
-    """Return where tables are written: names from disk are never taken for markup."""
-    from rich.console import Console
-
-    out = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
-    if not out.is_terminal and "COLUMNS" not in os.environ:
-        out.width = WIDTH_WITHOUT_TERMINAL
-    return out
-
-
-def table_of(*headings: str, wide: str = "") -> "Table":
-    """Return an empty table; what does not fit is wrapped, never cut. `wide` takes the rest."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in headings:
-        table.add_column(heading, overflow="fold", ratio=1 if heading == wide else None)
-    return table
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
-def parse_night(text: str) -> "dt.date":
-    """Return the date of a night said as 20251015 or 2025-10-15, or by its directory's name."""
-    from wombat_dagster.store.layout import parse_night_date
-
-    date = parse_night_date(text)
-    if date is None:
-        raise Refused(f'"{text}" is no night: say 20251015 or 2025-10-15')
-    return date
 
 
 # ------------------------------------------------------------------------------------------ run
@@ -260,7 +168,7 @@ def _show_plan(observatory: "Observatory", planned: "runs.Plan") -> None:
         _print_statuses(out, planned.observations)
     if mixed and observatory.settings.calibration.organise_flats == "move":
         out.print(f"Flats would be sorted by filter in {', '.join(mixed)}.")
-    nights_and_more = f"{_count(len(planned.nights), 'night')}, {_count(n, 'observation')}"
+    nights_and_more = f"{count(len(planned.nights), 'night')}, {count(n, 'observation')}"
     out.print(f"Dry run: {nights_and_more}; nothing was written.")
 
 
@@ -374,16 +282,16 @@ def _print_endings(
     if rows:
         table = table_of("Ended", "Night", "Target", "Filter", "Frames", "Why", wide="Why")
         for row in sorted(rows, key=lambda row: (_word(row) != "validate", _word(row))):
-            table.add_row(_word(row), *_unit(row), str(row.n_frames), _printable(row.reason or ""))
+            table.add_row(_word(row), *_unit(row), str(row.n_frames), printable(row.reason or ""))
         out.print(table)
     if failed:
         table = table_of("Failed", "What went wrong", "Run", wide="What went wrong")
         for one in failed.values():
-            table.add_row(one.key, _printable(one.error or ""), one.run_id[:8])
+            table.add_row(one.key, printable(one.error or ""), one.run_id[:8])
         out.print(table)
         out.print("Tracebacks: wombat up, then Runs in the UI, by the beginning of the run's id.")
     waiting = sum(_word(row) == "validate" for row in rows)
-    words = [f"{waiting} of {_count(len(keys), 'observation')} waiting for validation"]
+    words = [f"{waiting} of {count(len(keys), 'observation')} waiting for validation"]
     if not keys:
         words = ["No observation is unfinished"]
     words += [f"{len(rows) - waiting} ended before, for the reasons above"][: len(rows) > waiting]
@@ -399,7 +307,7 @@ def _word(row: "TargetRow") -> str:
 
 def _unit(row: "TargetRow") -> tuple[str, str, str]:
     unit = row.observation
-    return unit.date.isoformat(), _printable(unit.target), _printable(unit.filter)
+    return unit.date.isoformat(), printable(unit.target), printable(unit.filter)
 
 
 # --------------------------------------------------------------------------------------- status
@@ -423,11 +331,11 @@ def status(as_json: bool) -> None:
     out = console()
     _print_statuses(out, rows)
     nights = len({row.observation.date for row in rows})
-    words = f"{_count(len(rows), 'observation')} in {_count(nights, 'night')}"
+    words = f"{count(len(rows), 'observation')} in {count(nights, 'night')}"
     refused = sum(row.n_quarantined for row in rows)
     if refused:
         words += (
-            f"; {_count(refused, 'quarantined light frame')} (why: {database.name}, table frame)"
+            f"; {count(refused, 'quarantined light frame')} (why: {database.name}, table frame)"
         )
     out.print(words + ".")
 
@@ -455,7 +363,7 @@ def _print_statuses(out: "Console", rows: Iterable["TargetRow"]) -> None:
 
 
 def _details(row: "TargetRow") -> list[str]:
-    lines = [_printable(row.reason)] if row.reason else []
+    lines = [printable(row.reason)] if row.reason else []
     masters = {"bias": row.proc_bias, "dark": row.proc_dark, "flat": row.proc_flat}
     found = [f"{kind} {date}" for kind, date in masters.items() if date and date != "nocal"]
     lacking = [kind for kind in ("bias", "flat") if masters[kind] == "nocal"]
@@ -547,18 +455,18 @@ def simulate(directory: Path, nights: int, seed: int, port: int) -> None:
     from wombat_dagster import demo
 
     try:
-        with console(stderr=True).status(f"Simulating {_count(nights, 'night')}…"):
+        with console(stderr=True).status(f"Simulating {count(nights, 'night')}…"):
             demo.write_world(directory, nights=nights, seed=seed, port=port)
     except OSError as error:
         raise Refused(str(error)) from error
-    name = _quoted(directory)
+    name = quoted(directory)
     click.echo(
-        f"{_count(nights, 'night')} in {directory / 'data'}, the truth in {directory / 'truth'}."
+        f"{count(nights, 'night')} in {directory / 'data'}, the truth in {directory / 'truth'}."
     )
     click.echo("In one terminal, in place of the AAVSO's services:")
     click.echo(f"  wombat stand-in {name}")
     click.echo("In another:")
-    click.echo(f"  wombat --config {_quoted(directory / 'wombat.toml')} run")
+    click.echo(f"  wombat --config {quoted(directory / 'wombat.toml')} run")
 
 
 @main.command("stand-in")
@@ -579,12 +487,6 @@ def stand_in(directory: Path, port: int | None) -> None:
     click.echo(f"Failures: http://127.0.0.1:{service.port}/control?service=vsp&fail=500 (or none)")
     with contextlib.suppress(KeyboardInterrupt):
         service.serve_forever()
-
-
-def _quoted(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))
 
 
 # ---------------------------------------------------------------------------------- doctor and up
@@ -612,9 +514,9 @@ def _print_finding(out: "Console", finding: "doctor.Finding") -> None:
     from rich.text import Text
 
     colour = {"OK": "green", "WARN": "yellow", "MISSING": "red"}[finding.verdict]
-    words = Text(_printable(finding.words))
+    words = Text(printable(finding.words))
     if finding.remedy:
-        words.append(f"\n→ {_printable(finding.remedy)}", style="dim" if out.is_terminal else "")
+        words.append(f"\n→ {printable(finding.remedy)}", style="dim" if out.is_terminal else "")
     line = Table.grid(padding=(0, 1))
     line.add_column(width=7)
     line.add_column(width=14)

@@ -67,6 +67,13 @@ class InstrumentSettings(Table):
     max_ccd_temperature_c: float | None = None  # warmer frames are not used
     transform: dict[str, float] = {}  # Tv_bv = -0.06
     transform_error: dict[str, NotNegative] = {}
+    extinction: dict[str, NotNegative] = {}  # band -> mag per airmass
+    aperture_m: Positive | None = None  # diameter of the telescope, for the scintillation
+    epochs: list[dt.date] = []  # first nights after the optics, the filters or the camera changed
+
+    def epoch_of(self, night: dt.date) -> dt.date | None:
+        """Return the first night of the epoch `night` belongs to, None before the first of them."""
+        return max((first for first in self.epochs if first <= night), default=None)
 
 
 class TargetSettings(Table):
@@ -193,6 +200,10 @@ class PhotometrySettings(Table):
     sky_inner_fwhm: Positive = 3.4
     sky_outer_fwhm: Positive = 6.8
     min_radius_px: Positive = 2.5
+    aperture: Literal["fwhm", "snr", "scan"] = "fwhm"  # how the radius is chosen
+    scan_fwhm: tuple[Positive, Positive] = (0.8, 2.5)  # range of radii that "snr" and "scan" try
+    follow_fwhm: bool = False  # radii follow each frame's FWHM
+    centroid: Literal["windowed", "howell", "off"] = "windowed"
     radius_px: Positive | None = None  # fixed radii instead of those from the FWHM
     sky_inner_px: Positive | None = None
     sky_outer_px: Positive | None = None
@@ -210,6 +221,9 @@ class MagnitudeSettings(Table):
     """``[magnitudes]``: standard magnitudes and their errors."""
 
     merr: Literal["random", "total"] = "random"
+    ensemble: Literal["chart", "field"] = "chart"  # what carries the zero point between frames
+    max_field_stars: Annotated[int, Field(ge=10)] = 200
+    colour_fit: bool = False  # fit a colour term to the night's own comps
 
 
 class SensorSettings(Table):

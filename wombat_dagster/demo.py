@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wombat_dagster import cli, config
+from wombat_dagster import cli, config, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -158,7 +158,7 @@ def judge(observatory: "Observatory", root: Path, out: "Console") -> bool:
     from wombat_dagster.products import read_product
     from wombat_dagster.simulate.night import read_truth
 
-    table = cli.table_of(
+    table = terminal.table_of(
         "Night", "Target", "Filter", "Ended", "T1 − truth", "zp_err", "pull", "scatter", "random"
     )
     all_good = True
@@ -191,9 +191,9 @@ def main(arguments: list[str]) -> int:
     """Run the demo in the directory named; return the exit code."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m wombat_dagster.demo DIRECTORY\n")
-        return cli.UNREADABLE
+        return terminal.UNREADABLE
     root = Path(arguments[0]).absolute()
-    out = cli.console()
+    out = terminal.console()
     begun_s = time.monotonic()
     if (root / config.CONFIG_NAME).exists():
         out.print(f"The simulated nights in {root} are there already and are used again.")
@@ -203,8 +203,8 @@ def main(arguments: list[str]) -> int:
             write_world(root, port=cli.STAND_IN_PORT)
         except FileExistsError as error:
             sys.stderr.write(f"{error}\n")
-            return cli.UNREADABLE
-    with cli.configured_by(root / config.CONFIG_NAME), serving(root):
+            return terminal.UNREADABLE
+    with terminal.configured_by(root / config.CONFIG_NAME), serving(root):
         observatory, exit_code = _drive(out)
     all_good = judge(observatory, root, out)
     _show_places(observatory, root, out)

@@ -886,6 +886,9 @@ class Flag:
     OFF_CENTRE = 16  # centroid further from the predicted place than allowed: predicted place used
     LOW_SNR = 32  # SNR below 3
     UNMEASURED = 64  # aperture off the frame or more than 10 % of it masked: values are NaN
+    BLENDED = 128  # another star shines into the aperture
+    ELONGATED = 256  # the frame's stars are no longer round: trailed or out of focus
+    CLOUD = 512  # the frame's zero point is more than 1 mag below the night's best
 
 
 class MaskBit:
@@ -932,10 +935,48 @@ class RelativeFluxes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FieldStars:
+    """Stars of the field that are neither T1 nor of the chart: they steady the zero point.
+
+    Unsaturated, unblended, not known as variable, inside all frames. Places have shape (n_stars,),
+    the rest (n_frames, n_stars), measured with the apertures of the other stars.
+    """
+
+    ra_deg: FloatArray
+    dec_deg: FloatArray
+    x_px: FloatArray
+    y_px: FloatArray
+    source_sky_adu: FloatArray
+    source_error_adu: FloatArray
+    snr: FloatArray
+    sky_adu_px: FloatArray
+    n_sky_px: FloatArray
+    flags: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApertureScan:
+    """How steady the comparison stars are by radius, on which the aperture was chosen.
+
+    `scatter_mag` of shape (n_radii,): what is to be smallest, in words `criterion`; NaN where
+    a radius could not be judged. `chosen` is the place of the radius taken.
+    """
+
+    radii_px: FloatArray
+    scatter_mag: FloatArray
+    chosen: int
+    criterion: str
+    n_stars: int
+    n_frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PhotometryTable:
     """A night's measurements of T1, T2, C3… on every solved frame, in time order.
 
-    `frame_fwhm_px` has shape (n_frames,), `measured` arrays (n_frames, n_stars).
+    `frame_fwhm_px` has shape (n_frames,), `measured` arrays (n_frames, n_stars). `radii_px`, shape
+    (n_frames, 3), holds each frame's aperture and annulus radii where they follow its FWHM; None:
+    `aperture` on every frame.
     """
 
     target: str
@@ -963,6 +1004,15 @@ class PhotometryTable:
     notes: tuple[str, ...] = ()
     relative: RelativeFluxes | None = None  # filled by science.photometry.relative_fluxes
     pedestal_removed: bool = True  # False: the sky holds the bias, its error counts it as photons
+    camera: str | None = None  # INSTRUME
+    radii_px: FloatArray | None = None
+    frame_axis_ratio: FloatArray | None = None  # shape (n_frames,), of the detections; 1: round
+    field: FieldStars | None = None
+    scan: ApertureScan | None = None
+    flat_noise: float | None = None  # relative 1-sigma error of one pixel of the master flat
+    dark_e_px: FloatArray | None = None  # shape (n_frames,), of each exposure; None: not known
+    telescope_aperture_m: float | None = None
+    site_elevation_m: float | None = None
 
     def star_index(self, role: str) -> int | None:
         """Return the position of `role` among the apertures, None when it is absent."""
@@ -998,13 +1048,19 @@ class CompResidual:
     """How far one ensemble comp lies from the others' zero point over the night.
 
     `residual_mag` is its night-mean magnitude by the ensemble less its catalogue magnitude, after
-    the colour term if there is one; `catalogue_error_mag` None: the catalogue has none.
+    the colour term if there is one; `catalogue_error_mag` None: the catalogue has none. The same
+    sign for `leave_one_out_mag`: positive is measured too faint.
     """
 
     name: str  # AUID, or the table's name of a star without
     residual_mag: float
     catalogue_error_mag: float | None
     n_frames: int
+    weight: float = 1.0  # robust, 0…1: what its catalogue magnitude counts for in the level
+    leave_one_out_mag: float | None = None  # the same against the other comps alone
+    leave_one_out_sigma: float | None = None  # that over its expected error
+    scatter_mag: float | None = None  # frame to frame, against the others
+    suspect: bool = False  # named as the culprit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1055,3 +1111,53 @@ class StandardMagnitudes:
     merr: str = "random"  # what t1_merr_mag holds: random | total (zp_err_mag in quadrature)
     sibling_versions: Mapping[str, str] = field(default_factory=dict)  # tables, by key
     comp_residuals: tuple[CompResidual, ...] = ()
+    ensemble: str = "chart"  # what carries the zero point from frame to frame: chart | field
+    n_field_stars: int = 0
+    camera: str | None = None
+
+
+# ---------------------------------------------------------------------------- what nights add up to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckNight:
+    """What one night's check star says, for the control chart over nights.
+
+    `magnitude_mag` is the median of T2, standardised; `error_mag` its 1-sigma error with the
+    night's zero point. Standard bands are judged against the catalogue, others against T2's
+    earlier nights.
+    """
+
+    key: str  # of the observation
+    date: dt.date
+    star: str  # the variable: "oid:26210", else its position
+    band: str
+    camera: str | None
+    check_name: str
+    magnitude_mag: float
+    error_mag: float
+    catalogue_mag: float | None
+    catalogue_error_mag: float | None
+    zp_err_mag: float
+    scatter_mag: float | None
+    n_frames: int
+    held: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coefficient:
+    """One transformation coefficient by TG's name (``Tv_bv``), from one night or pooled over many.
+
+    `error` None: not known (an imported file that leaves it out).
+    """
+
+    name: str
+    value: float
+    error: float | None
+    n_stars: int | None = None
+    r_squared: float | None = None
+    date: dt.date | None = None  # the night; None: pooled or imported without one
+    camera: str | None = None
+    epoch: dt.date | None = None  # first night of the instrument epoch it belongs to
+    source: str = "fit"  # fit | pooled | a file's name
+    n_nights: int = 1

@@ -168,6 +168,28 @@ def m004_detectors(db: Database) -> None:
     db.conn.execute("UPDATE frame SET record = json_set(record, '$.mtime_ns', 0)")
 
 
+@migrations()
+def m005_over_the_nights(db: Database) -> None:
+    """Keep what check stars say, fitted coefficients, and which comps a person pinned or banned."""
+    db.conn.execute(
+        "CREATE TABLE check_night (key TEXT PRIMARY KEY, date TEXT NOT NULL, star TEXT NOT NULL,"
+        " band TEXT NOT NULL, camera TEXT, check_name TEXT NOT NULL, magnitude_mag REAL NOT NULL,"
+        " error_mag REAL NOT NULL, held INTEGER NOT NULL, record TEXT NOT NULL)"
+    )
+    db.conn.execute("CREATE INDEX check_night_of ON check_night (star, band, date)")
+    db.conn.execute(
+        "CREATE TABLE coefficient (name TEXT NOT NULL, camera TEXT NOT NULL DEFAULT '',"
+        " date TEXT NOT NULL DEFAULT '', source TEXT NOT NULL, value REAL NOT NULL, error REAL,"
+        " record TEXT NOT NULL, updated_utc TEXT NOT NULL,"
+        " PRIMARY KEY (name, camera, date, source))"
+    )
+    db.conn.execute(
+        "CREATE TABLE comp_choice (target TEXT NOT NULL, auid TEXT NOT NULL,"
+        " choice TEXT NOT NULL CHECK (choice IN ('pin', 'ban', 'check')), chosen_utc TEXT NOT NULL,"
+        " PRIMARY KEY (target, auid))"
+    )
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Return a connection to the database at `path`: WAL, patient, in autocommit mode."""
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from wombat_dagster import cli, config, demo
+from wombat_dagster import config, demo, terminal
 from wombat_dagster.observatory import open_observatory
 from wombat_dagster.solvers.astap import PROGRAM_ENV
 
@@ -64,8 +64,8 @@ def test_a_wrong_truth_does_not_agree(world, demonstrated, tmp_path):
     (tmp_path / "truth").mkdir()
     (tmp_path / "truth/20251014.json").write_text(json.dumps(truth), encoding="utf-8")
     observatory = open_observatory(world / "wombat.toml")
-    assert demo.judge(observatory, world, cli.console())
-    assert not demo.judge(observatory, tmp_path, cli.console())
+    assert demo.judge(observatory, world, terminal.console())
+    assert not demo.judge(observatory, tmp_path, terminal.console())
 
 
 def test_an_observation_that_is_not_to_be_validated_fails_the_demo(world, demonstrated):
@@ -73,7 +73,7 @@ def test_an_observation_that_is_not_to_be_validated_fails_the_demo(world, demons
     key = observatory.status.targets()[0].observation.key
     observatory.status.set_status(key, {"apphot": "held"})
     try:
-        assert not demo.judge(observatory, world, cli.console())
+        assert not demo.judge(observatory, world, terminal.console())
     finally:
         observatory.status.set_status(key, {"apphot": "validate"})
 
