@@ -424,6 +424,17 @@ class LedgerEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KnownVariable:
+    """A star of the field that VSX lists as variable."""
+
+    name: str
+    ra_deg: float
+    dec_deg: float
+    auid: str | None = None
+    variability_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompCandidates:
     """The chart stars that may be used, best check star first, and the ledger of the others."""
 
@@ -440,6 +451,7 @@ class CompCandidates:
     ledger: tuple[LedgerEntry, ...]
     dropped_frames: tuple[str, ...] = ()  # labels of frames that alone cost too many comps
     notes: tuple[str, ...] = ()
+    known_variables: tuple[KnownVariable, ...] | None = None  # None: VSX could not be asked
 
 
 # -------------------------------------------------------------------------------- plate solutions
