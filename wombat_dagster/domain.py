@@ -351,6 +351,13 @@ class Variable:
     source: str = "VSX"
     notes: tuple[str, ...] = ()
 
+    @property
+    def identity(self) -> str:
+        """What a star's history goes by over the nights: VSX's number, else the position."""
+        if self.oid:
+            return f"oid:{self.oid}"
+        return f"{self.ra_deg:.3f}{self.dec_deg:+.3f}"
+
 
 # ------------------------------------------------------------------------------ comparison stars
 
@@ -1142,7 +1149,7 @@ class CheckNight:
 
     key: str  # of the observation
     date: dt.date
-    star: str  # the variable: "oid:26210", else its position
+    star: str  # the variable's identity
     band: str
     camera: str | None
     check_name: str
@@ -1154,6 +1161,8 @@ class CheckNight:
     scatter_mag: float | None
     n_frames: int
     held: bool
+    reference_mag: float | None = None  # what the night was judged against
+    allowed_mag: float | None = None  # by how much it may differ from that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 from wombat_dagster.domain import (
     BadPixelMap,
+    CheckNight,
     DetectorMeasurement,
     FrameKind,
     FrameSolution,
@@ -454,6 +455,32 @@ class StatusDatabase:
             rows = connection.execute("SELECT path, content_hash FROM bad_pixels ORDER BY path")
             lines = [f"{row['path']}\0{row['content_hash']}\n" for row in rows]
         return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+    # ------------------------------------------------------------------------------ check stars
+
+    def record_check_night(self, key: str, night: CheckNight | None) -> None:
+        """Make the table `check_night` say what T2 of one observation says; None: nothing."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM check_night WHERE key = ?", (key,))
+            if night is not None:
+                connection.execute(
+                    "INSERT INTO check_night VALUES (?,?,?,?,?,?,?,?,?,?)",
+                    (
+                        night.key, night.date.isoformat(), night.star, night.band, night.camera,
+                        night.check_name, night.magnitude_mag, night.error_mag, night.held,
+                        dump_json(night),
+                    ),
+                )  # fmt: skip
+
+    def check_nights(self, star: str, band: str, camera: str | None) -> list[CheckNight]:
+        """Return what the check stars of a variable say in one band and camera, oldest first."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT record FROM check_night WHERE star = ? AND band = ? AND camera IS ?"
+                " AND key IN (SELECT key FROM target) ORDER BY date, key",
+                (star, band, camera),
+            ).fetchall()
+        return [load_json(CheckNight, row["record"]) for row in rows]
 
     # ---------------------------------------------------------------------------- observations
 

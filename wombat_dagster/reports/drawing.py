@@ -1,0 +1,41 @@
+"""What all pictures share: colours, names made safe to draw, a figure as PNG bytes.
+
+Figures are made without pyplot, so nothing global is touched and no window can open. Names come
+from catalogues and directories: they are never read as mathtext, and a sign the font lacks is drawn
+as a box instead of being warned of.
+"""
+
+import io
+import unicodedata
+import warnings
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI: Final = 100
+
+T1_COLOUR: Final = "#1f5fa8"
+T2_COLOUR: Final = "#b3312c"
+QUIET_COLOUR: Final = "#777777"
+HELD_COLOUR: Final = "#a05000"
+
+
+def clean(text: str, width: int | None = None) -> str:
+    """Return `text` on one line, without control characters, cut to `width` characters."""
+    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    line = "".join(c for c in line if unicodedata.category(c)[0] != "C")
+    if width is not None and len(line) > width:
+        return line[: width - 1] + "…"
+    return line
+
+
+def png_of(figure: "Figure") -> bytes:
+    """Return a figure as a PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from font", category=UserWarning
+        )
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
