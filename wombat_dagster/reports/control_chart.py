@@ -1,5 +1,6 @@
 """The check star over the nights: what it measured, what was allowed, and which nights are held."""
 
+import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,9 +64,8 @@ def control_chart_png(nights: Sequence[domain.CheckNight], *, title: str) -> byt
 
 def _distinct_dates(nights: Sequence[domain.CheckNight]) -> FloatArray:
     """Return matplotlib's dates, (n,); two nights of one date stand a tenth of a day apart."""
-    from matplotlib.dates import date2num
-
-    days = [float(date2num(night.date)) for night in nights]
+    dates: Any = importlib.import_module("matplotlib.dates")  # it has no types
+    days = [float(dates.date2num(night.date)) for night in nights]
     return np.array([day + 0.1 * days[:i].count(day) for i, day in enumerate(days)])
 
 
@@ -148,9 +148,8 @@ def _name_check_stars(axes: "Axes", nights: Sequence[domain.CheckNight], dates: 
 
 
 def _label_dates(axes: "Axes") -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator: Any = AutoDateLocator(minticks=3, maxticks=9)
+    dates: Any = importlib.import_module("matplotlib.dates")  # it has no types
+    locator = dates.AutoDateLocator(minticks=3, maxticks=9)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
     axes.set_xlabel("night")
