@@ -26,7 +26,7 @@ types: .venv/.ready
 	$(BIN)/python -m mypy
 
 bench: .venv/.ready
-	@for part in startup propagation detection reduction masters night; do \
+	@for part in startup propagation detection reduction masters photometry magnitudes night; do \
 	  echo "== $$part"; $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 clean:

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wombat_dagster.commands.comps import comps
+from wombat_dagster.commands.curve import curve
+from wombat_dagster.commands.inject import inject
+from wombat_dagster.commands.transform import transform
 from wombat_dagster.terminal import (
     CONFIG_ENV,
     UNREADABLE,
@@ -54,6 +58,7 @@ STAGES = {
     "photometry_table": "measuring",
     "standard_magnitudes": "standard magnitudes",
     "light_curve": "light curve",
+    "diagnostics": "pictures",
 }
 
 
@@ -552,6 +557,10 @@ def up(port: int, host: str) -> None:
     except processes.NotRunning as error:
         raise click.ClickException(str(error)) from error
     click.echo("Stopped.")
+
+
+for command in (comps, curve, inject, transform):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -957,8 +957,8 @@ class RelativeFluxes:
 class FieldStars:
     """Stars of the field that are neither T1 nor of the chart: they steady the zero point.
 
-    Unsaturated, unblended, not known as variable, inside all frames. Places have shape (n_stars,),
-    the rest (n_frames, n_stars), measured with the apertures of the other stars.
+    Unsaturated, unblended, not known as variable, inside all frames. `ra_deg` and `dec_deg` have
+    shape (n_stars,), the rest (n_frames, n_stars), measured with the apertures of the other stars.
     """
 
     ra_deg: FloatArray
@@ -1123,16 +1123,67 @@ class StandardMagnitudes:
     check_scatter_mag: float | None
     transformation: Transformation
     transformed: bool  # TRANS=YES by evidence
-    method: str  # single | ensemble | ensemble+colour | two-filter
+    method: str  # single | ensemble | ensemble+colour | two-filter | colour-fit
     comp_names: tuple[str, ...]
     held_reason: str | None = None
     notes: tuple[str, ...] = ()
     merr: str = "random"  # what t1_merr_mag holds: random | total (zp_err_mag in quadrature)
-    sibling_versions: Mapping[str, str] = field(default_factory=dict)  # tables, by key
+    sibling_versions: Mapping[str, str] = field(
+        default_factory=dict
+    )  # tables by key, "coefficients"
     comp_residuals: tuple[CompResidual, ...] = ()
     ensemble: str = "chart"  # what carries the zero point from frame to frame: chart | field
     n_field_stars: int = 0
     camera: str | None = None
+    check_reference_mag: float | None = None  # what T2 was judged against
+    check_allowed_mag: float | None = None  # by how much it may differ from that
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrecisionReport:
+    """Observed and expected scatter of the stars of a night; arrays of shape (n_stars,), mag.
+
+    `roles` are T1, T2, C3…, and "" of field stars, which come last. `magnitude_mag` is each star's
+    median on one scale: that of the comps' catalogue magnitudes in `band` when `zero_point_mag` is
+    known, else instrumental. `rms_mag` is the robust scatter of a star less the weighted others
+    over the clear frames, `successive_rms_mag` that of neighbouring frames' differences over √2:
+    of a variable the nearer to its noise. `expected_mag` is the median expected error and `parts`
+    what it is made of, by cause, squares adding up nearly (medians). `pull` is the robust scatter
+    over the error frame by frame: 1 when errors are honest, also through clouds.
+    `binned_rms_mag` is the scatter of `bin_min` minutes' means of `n_in_bin` frames in the median,
+    `bin_expected_mag` rms/√n, `bin_ratio` the one over the other: above 1 where noise is red.
+    `curves` are the parts and "total" against `curve_mag`, of a star on the median frame.
+    NaN: cannot be had.
+    """
+
+    target: str
+    filter: str
+    band: str
+    jd_first: float
+    n_frames: int  # clear ones
+    n_clouded: int
+    roles: tuple[str, ...]
+    names: tuple[str, ...]
+    magnitude_mag: FloatArray
+    zero_point_mag: float | None
+    rms_mag: FloatArray
+    successive_rms_mag: FloatArray
+    expected_mag: FloatArray
+    parts: Mapping[str, FloatArray]
+    pull: FloatArray
+    n_measured: FloatArray  # clear frames with a value
+    bin_min: float
+    n_in_bin: float | None  # None: the cadence or the length of the night allows no bins
+    binned_rms_mag: FloatArray
+    bin_expected_mag: FloatArray
+    bin_ratio: FloatArray
+    curve_mag: FloatArray
+    curves: Mapping[str, FloatArray]
+    unknown: tuple[str, ...] = ()  # what the expected errors leave out, in words
+
+    def star_index(self, role: str) -> int | None:
+        """Return the place of `role`, None when it is absent."""
+        return self.roles.index(role) if role in self.roles else None
 
 
 # ---------------------------------------------------------------------------- what nights add up to
@@ -1180,5 +1231,5 @@ class Coefficient:
     date: dt.date | None = None  # the night; None: pooled or imported without one
     camera: str | None = None
     epoch: dt.date | None = None  # first night of the instrument epoch it belongs to
-    source: str = "fit"  # fit | pooled | a file's name
+    source: str = "fit"  # fit <target> | pooled | a file's name
     n_nights: int = 1

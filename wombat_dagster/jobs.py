@@ -19,6 +19,7 @@ OBSERVATION_ASSETS = (
     "photometry_table",
     "standard_magnitudes",
     "light_curve",
+    "diagnostics",
 )
 
 night_job = dg.define_asset_job(
@@ -29,7 +30,7 @@ night_job = dg.define_asset_job(
 )
 magnitudes_job = dg.define_asset_job(
     "magnitudes_job",
-    selection=["standard_magnitudes", "light_curve"],
+    selection=["standard_magnitudes", "light_curve", "diagnostics"],
     description="Standard magnitudes again, when another filter of the same night is there",
     executor_def=dg.in_process_executor,
 )

@@ -1,6 +1,7 @@
 """What each asset makes: where its product lies, how it is stored, which words it writes."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -109,6 +110,11 @@ def _magnitude_words(
     return {"apphot": Apphot.VALIDATE, "reason": _solution_words(solutions)["reason"]}
 
 
+def _picture_hashes(pictures: Mapping[str, bytes]) -> bytes:
+    hashes = {name: hashlib.sha256(png).hexdigest() for name, png in pictures.items()}
+    return json.dumps(hashes, indent=1).encode()
+
+
 PRODUCTS: dict[str, Product] = {
     "raw_frames": _json("frames.json", tuple[RawFrame, ...]),
     "master_bias": _json("master_bias.json", tuple[Master, ...]),
@@ -141,6 +147,14 @@ PRODUCTS: dict[str, Product] = {
         inputs=lambda _observatory, _key, magnitudes: magnitudes.sibling_versions,
     ),
     "light_curve": Product(file="light_curve.png", encode=bytes, decode=bytes),
+    "diagnostics": Product(  # the pictures lie beside it, one file each
+        file="diagnostics.json",
+        encode=_picture_hashes,
+        decode=json.loads,
+        beside=lambda layout, key, pictures: {
+            layout.product_path(key, f"{name}.png"): png for name, png in pictures.items()
+        },
+    ),
 }
 """Every asset's product, by asset name."""
 

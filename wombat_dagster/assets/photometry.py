@@ -96,6 +96,9 @@ def comp_list(
             "chart": f"{comps.chart_id} ({comps.chart_source}, {comps.chart_fetched_utc})",
             "band": f"{comps.band} (comps in {comps.comp_band})",
             "not_used": _ledger(comps.ledger),
+            "known_variables": "not known"
+            if comps.known_variables is None
+            else len(comps.known_variables),
             "notes": dg.MetadataValue.json(list(comps.notes)),
         }
 
@@ -139,6 +142,8 @@ def photometry_table(
             f" {aperture.sky_outer_px:.2f}",
             "table": dg.MetadataValue.path(str(opened.layout.phot_table_path(observation))),
             "stars": _ledger(table.ledger),
+            "field_stars": 0 if table.field is None else len(table.field.ra_deg),
+            "notes": dg.MetadataValue.json(list(table.notes)),
         }
 
     yield from conclude(
@@ -236,4 +241,44 @@ def light_curve(
 
     yield from conclude(
         context, observatory.open(), lambda: light_curve_png(standard_magnitudes), describe
+    )
+
+
+@dg.asset(
+    partitions_def=OBSERVATIONS,
+    group_name=PHOTOMETRY,
+    ins={"wcs_solutions": SOLUTIONS},
+    output_required=False,
+    check_specs=check_specs("diagnostics"),
+)
+def diagnostics(
+    context: dg.AssetExecutionContext,
+    observatory: ObservatoryResource,
+    reduced_frames: Reduction,
+    wcs_solutions: tuple[FrameSolution, ...],
+    comp_list: CompCandidates,
+    photometry_table: PhotometryTable,
+    standard_magnitudes: StandardMagnitudes,
+) -> Iterator[Event]:
+    """Pictures to judge a night by: finding chart, precision, series, check stars over nights."""
+    from wombat_dagster.stages.diagnostics import draw_diagnostics
+
+    def describe(pictures: dict[str, bytes]) -> dict[str, Any]:
+        return {name: picture(png, name.replace("_", " ")) for name, png in pictures.items()}
+
+    opened = observatory.open()
+    observation = opened.status.target_row(context.partition_key).observation
+    yield from conclude(
+        context,
+        opened,
+        lambda: draw_diagnostics(
+            opened,
+            observation,
+            reduced_frames,
+            wcs_solutions,
+            comp_list,
+            photometry_table,
+            standard_magnitudes,
+        ),
+        describe,
     )

@@ -45,6 +45,8 @@ FOV_LADDER_ARCMIN = (10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0)
 EMPTY_CHART_MAX_AGE_DAYS = 1.0
 """A field without comparison stars is asked for again soon: one can ask the AAVSO for a sequence.
 Beyond this age it does not stand in for VSP either: an outage must not become `nocomps`."""
+SPECIAL, STANDARD_FIELD = "special", "std_field"
+"""The parameter of VSP, and its value that gives the stars of a standard field alone."""
 PROBE_FIELD = {"ra": "132.838", "dec": "11.801", "fov": "10", "maglimit": "12"}  # M 67
 
 _SEXAGESIMAL = re.compile(r"^\s*([+-]?)\s*(\d+)[: ](\d+)[: ](\d+(?:\.\d*)?)\s*$")
@@ -88,9 +90,17 @@ class Vsp:
         )
 
     def chart(
-        self, ra_deg: float, dec_deg: float, fov_arcmin: float, maglimit: float
+        self,
+        ra_deg: float,
+        dec_deg: float,
+        fov_arcmin: float,
+        maglimit: float,
+        *,
+        standard_field: bool = False,
     ) -> CompSequence:
         """Return the comparison stars around a place (degrees, J2000) brighter than `maglimit`.
+
+        Of a `standard_field` only its standard stars.
 
         A chart on disk serves when what *it* was asked for covers this request and VSP gave it less
         than `chart_max_age_days` ago; an older one is asked for again and kept if its stars are the
@@ -103,7 +113,7 @@ class Vsp:
         BadRequest
             VSP refuses the request.
         """
-        wanted = _request(ra_deg, dec_deg, fov_arcmin, maglimit)
+        wanted = _request(ra_deg, dec_deg, fov_arcmin, maglimit, standard_field)
         kept = self._newest_covering(wanted)
         if kept is None:
             return self._fetch(wanted)
@@ -135,7 +145,7 @@ class Vsp:
             return False
         return True
 
-    def _newest_covering(self, wanted: Mapping[str, float]) -> tuple[str, CachedAnswer] | None:
+    def _newest_covering(self, wanted: Mapping[str, Any]) -> tuple[str, CachedAnswer] | None:
         covering = [
             (name, kept) for name, kept in self._cache.all() if covers(kept.request, wanted)
         ]
@@ -145,6 +155,7 @@ class Vsp:
         self, request: Mapping[str, Any], *, known: tuple[str, CachedAnswer] | None = None
     ) -> CompSequence:
         """Ask VSP and keep the answer; with the same stars `known`, an older one, stays."""
+        special = {SPECIAL: request[SPECIAL]} if SPECIAL in request else {}
         answer = self._service.get(
             {
                 "ra": f"{request['ra_deg']:.3f}",
@@ -152,6 +163,7 @@ class Vsp:
                 "fov": f"{request['fov_arcmin']:g}",
                 "maglimit": f"{request['maglimit']:g}",
                 "format": "json",
+                **special,
             },
             read_chart,
         )
@@ -181,20 +193,26 @@ def _version_name(chart_id: str, kept: CachedAnswer) -> str:
 # ------------------------------------------------------------------------------------ what covers
 
 
-def _request(ra_deg: float, dec_deg: float, fov_arcmin: float, maglimit: float) -> dict[str, float]:
-    return {
+def _request(
+    ra_deg: float, dec_deg: float, fov_arcmin: float, maglimit: float, standard_field: bool
+) -> dict[str, Any]:
+    request: dict[str, Any] = {
         "ra_deg": round(ra_deg, 3) % 360.0,
         "dec_deg": round(dec_deg, 3),
         "fov_arcmin": chart_fov_arcmin(fov_arcmin),
         "maglimit": maglimit,
     }
+    return request | {SPECIAL: STANDARD_FIELD} if standard_field else request
 
 
-def covers(asked: Mapping[str, Any], wanted: Mapping[str, float]) -> bool:
+def covers(asked: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Return whether a chart that was `asked` for holds every star of the one `wanted`.
 
-    Circles of diameter `fov_arcmin` are compared, which holds for square charts too.
+    Circles of diameter `fov_arcmin` are compared, which holds for square charts too. A chart of
+    comparison stars does not stand for one of standard stars, nor the other way.
     """
+    if asked.get(SPECIAL) != wanted.get(SPECIAL):
+        return False
     try:
         lon1, lat1, lon2, lat2 = (
             math.radians(place[key]) for place in (asked, wanted) for key in ("ra_deg", "dec_deg")

@@ -2,7 +2,8 @@
 
 A name VSX does not know, several stars, and VSX being away are three different endings. Good
 answers are kept on disk: within `chart_max_age_days` they serve without network, later ones only
-when VSX is away, and that is said in `Variable.notes`. Formats: DOMAIN section 1.
+when VSX is away, and that is said in `Variable.notes`. The variables of a field are kept likewise.
+Formats: DOMAIN section 1.
 """
 
 import logging
@@ -30,6 +31,7 @@ from wombat_dagster.catalogs.cache import AnswerCache, CachedAnswer, exact_name
 from wombat_dagster.config import AavsoSettings, TargetSettings
 from wombat_dagster.domain import (
     AmbiguousVariable,
+    KnownVariable,
     UnknownVariable,
     Variable,
     VsxUnavailable,
@@ -42,6 +44,11 @@ Entry = Mapping[str, Any]
 
 POSITION_RADIUS_ARCSEC = 10.0
 PROBE_STAR = "SS Cyg"
+FIELD_LADDER_DEG = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
+"""Radii that are asked for around a field's centre; 5 degrees is where other clients stop."""
+FIELD_FAINTER_MAG = 1.0  # beyond the charts' limit: VSX's bands are not theirs
+EMPTY_FIELD_MAX_AGE_DAYS = 1.0
+CONSTANT_TYPE = "CST"
 
 _MAGNITUDE = re.compile(
     r"^\s*(?P<limit>[<>])?\s*(?P<amplitude>\()?\s*(?P<value>-?\d+(\.\d*)?)\s*(?P<unsure>:)?\s*\)?"
@@ -50,6 +57,7 @@ _MAGNITUDE = re.compile(
 _FIRST_NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][+-]?\d+)?")
 _GSC = re.compile(r"^G(?:SC)?[ _]?0*(\d{1,5})[-. _]0*(\d{1,5})$", re.IGNORECASE)
 _GCVS_NUMBER = re.compile(r"^V0*(\d{3,4}) (\w+)$", re.IGNORECASE)
+_NOT_VARIABLE = re.compile(r"\bnon\b|\bnot\b|\bconstant\b", re.IGNORECASE)  # in a Category
 _SINGLE_LETTER = re.compile(r"^([A-Za-z]) [A-Za-z]{3}$")
 
 
@@ -111,6 +119,53 @@ class Vsx:
                 return replace(own, notes=(f"VSX does not know {target.vsx!r}",))
             raise UnknownVariable(_unknown_words(target.vsx or name, target))
         return with_target_settings(found, target)
+
+    def variables_around(
+        self, ra_deg: float, dec_deg: float, radius_deg: float
+    ) -> tuple[KnownVariable, ...]:
+        """Return the stars around a place (degrees, J2000) that VSX lists as variable.
+
+        Suspected ones are among them, and whatever stands at the place itself; constant stars are
+        not. The radius goes up a ladder, and ends at 5 degrees; stars whose maximum is more than
+        1 mag fainter than what charts are asked for are not wanted. An answer serves for
+        `chart_max_age_days`, one without stars for a day; with VSX away one of any age does. VSX is
+        tried once: the work goes on without it.
+
+        Raises
+        ------
+        VsxUnavailable
+            VSX is away and no answer on disk covers the field.
+        BadRequest
+            VSX refuses the request.
+        """
+        radii_deg = [r for r in FIELD_LADDER_DEG if r >= radius_deg] or [FIELD_LADDER_DEG[-1]]
+        requests = [self._field_params(ra_deg, dec_deg, r) for r in radii_deg]
+        kept = [k for r in requests if (k := self._cache.read(_field_name(r))) is not None]
+        newest = max(kept, key=lambda answer: answer.confirmed_utc, default=None)
+        if newest is not None:
+            stars = known_variables(newest.content)
+            limit_days = self._settings.chart_max_age_days if stars else EMPTY_FIELD_MAX_AGE_DAYS
+            if newest.age_days(self._clock.now_utc()) <= limit_days:
+                return stars
+        try:
+            answer = self._service.get(requests[0], known_variables, retries=0)
+        except VsxUnavailable:
+            if newest is None:
+                raise
+            log.warning("VSX is away, its list of the field's variables: %s", _age_note(newest))
+            return known_variables(newest.content)
+        self._cache.write(_field_name(requests[0]), _as_kept(requests[0], answer))
+        return answer.value
+
+    def _field_params(self, ra_deg: float, dec_deg: float, radius_deg: float) -> dict[str, str]:
+        return {
+            "view": "api.list",
+            "ra": f"{round(ra_deg, 3) % 360.0:.3f}",
+            "dec": f"{dec_deg:.3f}",
+            "radius": f"{radius_deg:g}",  # degrees
+            "tomag": f"{self._settings.maglimit + FIELD_FAINTER_MAG:g}",
+            "format": "json",
+        }
 
     def probe(self) -> bool:
         """Return whether VSX answers; one try per host, nothing is cached."""
@@ -187,16 +242,21 @@ class Vsx:
         return kept.age_days(self._clock.now_utc()) <= self._settings.chart_max_age_days
 
     def _keep(self, asked: str, answer: Answer[list[Entry]]) -> None:
-        self._cache.write(
-            exact_name(asked),
-            CachedAnswer(
-                request={"asked": asked},
-                url=answer.url,
-                fetched_utc=answer.fetched_utc,
-                confirmed_utc=answer.fetched_utc,
-                content=answer.content,
-            ),
-        )
+        self._cache.write(exact_name(asked), _as_kept({"asked": asked}, answer))
+
+
+def _as_kept(request: Mapping[str, str], answer: Answer[Any]) -> CachedAnswer:
+    return CachedAnswer(
+        request=request,
+        url=answer.url,
+        fetched_utc=answer.fetched_utc,
+        confirmed_utc=answer.fetched_utc,
+        content=answer.content,
+    )
+
+
+def _field_name(request: Mapping[str, str]) -> str:
+    return exact_name("field {ra},{dec} {radius} {tomag}".format(**request))
 
 
 # --------------------------------------------------------------------------------------- spellings
@@ -260,28 +320,83 @@ def read_object(content: JsonObject) -> list[Entry]:
 
 def read_list(content: JsonObject) -> list[Entry]:
     """Return the stars of an ``api.list`` answer; empty when nothing is there."""
+    return _entries(_listed(content))
+
+
+def known_variables(content: JsonObject) -> tuple[KnownVariable, ...]:
+    """Return the stars of an ``api.list`` answer that are no constant ones, in its order.
+
+    One star that cannot be read is left out, logged. A suspected variable's type says so.
+    """
+    stars = []
+    for entry in _in_list(_listed(content)):
+        try:
+            _check(entry)
+        except BadAnswer as fault:
+            log.warning("VSX: a star of the field is left out, %s", fault)
+            continue
+        if not is_constant(entry):
+            stars.append(_as_known(entry))
+    return tuple(stars)
+
+
+def is_constant(star: Entry) -> bool:
+    """Return whether VSX keeps a star that it found constant, or that does not exist.
+
+    Its type is ``CST`` and nothing beside it (``CST|EA`` may be an eclipsing star), or its category
+    says that it is none.
+    """
+    types = re.split(r"[|/+]", (_text(star, "VariabilityType") or "").replace(":", ""))
+    category = _text(star, "Category") or ""
+    return {t.strip() for t in types} == {CONSTANT_TYPE} or bool(_NOT_VARIABLE.search(category))
+
+
+def _as_known(star: Entry) -> KnownVariable:
+    ra_deg, dec_deg = _position(star)
+    kind = _text(star, "VariabilityType")
+    if (_text(star, "Category") or "").casefold() == "suspected":
+        kind = f"{kind}, suspected" if kind else "suspected"
+    return KnownVariable(
+        name=_name(star),
+        ra_deg=ra_deg,
+        dec_deg=dec_deg,
+        auid=_text(star, "AUID"),
+        variability_type=kind,
+    )
+
+
+def _listed(content: JsonObject) -> object:
     stars = content.get("VSXObjects")
     if isinstance(stars, Mapping):
-        return _entries(stars.get("VSXObject", []))
+        return stars.get("VSXObject", [])
     if stars == []:
         return []
     raise BadAnswer(f"no VSXObjects among {sorted(content)}")
 
 
-def _entries(found: object) -> list[Entry]:
+def _in_list(found: object) -> list[Any]:
     """Return a list of stars: VSX gives one as an object, several as a list, none as ``[]``."""
     entries = [found] if isinstance(found, Mapping) else found
     if not isinstance(entries, list):
         raise BadAnswer(f"VSXObject is {type(found).__name__}")
-    stars = [entry for entry in entries if entry]
+    return [entry for entry in entries if entry]
+
+
+def _entries(found: object) -> list[Entry]:
+    stars = _in_list(found)
     for star in stars:
-        if not isinstance(star, Mapping):
-            raise BadAnswer(f"a star is {type(star).__name__}")
-        for key in ("Name", "RA2000", "Declination2000"):
-            if key not in star:
-                raise BadAnswer(f"a star without {key}: {dict(star)}")
-        _position(star)
+        _check(star)
     return stars
+
+
+def _check(star: object) -> None:
+    """Raise BadAnswer unless `star` has a name and a place."""
+    if not isinstance(star, Mapping):
+        raise BadAnswer(f"a star is {type(star).__name__}")
+    for key in ("Name", "RA2000", "Declination2000"):
+        if key not in star:
+            raise BadAnswer(f"a star without {key}: {dict(star)}")
+    _position(star)
 
 
 def _as_variable(star: Entry, *, match: str) -> Variable:

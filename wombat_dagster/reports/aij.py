@@ -7,6 +7,7 @@ conventions: relative fluxes come with the `PhotometryTable`. The shell writes t
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from wombat_dagster.domain import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
+    from astropy.table import QTable
 
 DEG_PER_HOUR = 15.0
 JD_OFFSET = 2400000.0
@@ -104,7 +106,7 @@ def _columns(table: domain.PhotometryTable, relative: domain.RelativeFluxes) -> 
 
 
 def _frame_columns(table: domain.PhotometryTable, n_frames: int) -> list[Column]:
-    times, aperture, ones = table.times, table.aperture, np.ones(n_frames)
+    times, ones = table.times, np.ones(n_frames)
     return [
         ("Label", table.labels),
         ("slice", range(1, n_frames + 1)),
@@ -122,9 +124,26 @@ def _frame_columns(table: domain.PhotometryTable, n_frames: int) -> list[Column]
         ("RAOBJ2K", table.variable.ra_deg / DEG_PER_HOUR * ones),
         ("DECOBJ2K", table.variable.dec_deg * ones),
         ("FWHM_Mean", table.frame_fwhm_px),
-        ("Source_Radius", aperture.radius_px * ones),
-        ("Sky_Rad(min)", aperture.sky_inner_px * ones),
-        ("Sky_Rad(max)", aperture.sky_outer_px * ones),
+        *_radius_columns(table, ones),
+    ]
+
+
+def _radius_columns(table: domain.PhotometryTable, ones: FloatArray) -> list[Column]:
+    """Return the radii; where they follow each frame's FWHM, by what factor, and the night's."""
+    aperture = table.aperture
+    if table.radii_px is None:
+        return [
+            ("Source_Radius", aperture.radius_px * ones),
+            ("Sky_Rad(min)", aperture.sky_inner_px * ones),
+            ("Sky_Rad(max)", aperture.sky_outer_px * ones),
+        ]
+    radius_px, inner_px, outer_px = table.radii_px.T
+    return [
+        ("Source_Radius", radius_px),
+        ("FWHM_Mult", radius_px / table.frame_fwhm_px),
+        ("Source_Rad(base)", aperture.radius_px * ones),
+        ("Sky_Rad(min)", inner_px),
+        ("Sky_Rad(max)", outer_px),
     ]
 
 
@@ -200,3 +219,48 @@ def _cell(value: object) -> str:
     if math.isnan(number):
         return "NaN"
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+# ------------------------------------------------------------------------------------ with units
+
+_UNITS = {
+    "J.D.-2400000": "d", "JD_UTC": "d", "JD_SOBS": "d", "HJD_UTC": "d", "BJD_TDB": "d",
+    "ALT_OBJ": "deg", "DECOBJ2K": "deg", "DEC": "deg", "Angle": "deg",
+    "RAOBJ2K": "hourangle", "RA": "hourangle", "EXPTIME": "s", "CCD-TEMP": "deg_C",
+    "Saturated": "adu", "tot_C_cnts": "adu", "tot_C_err": "adu", "Source-Sky": "adu",
+    "Source_Error": "adu", "Peak": "adu", "Mean": "adu / pix", "Sky/Pixel": "adu / pix",
+    "Variance": "adu2", "Source_AMag": "mag", "Source_AMag_Err": "mag",
+    "FWHM_Mean": "pix", "Source_Radius": "pix", "Source_Rad(base)": "pix", "Sky_Rad(min)": "pix",
+    "Sky_Rad(max)": "pix", "X(IJ)": "pix", "Y(IJ)": "pix", "X(FITS)": "pix", "Y(FITS)": "pix",
+    "N_Src_Pixels": "pix", "N_Sky_Pixels": "pix", "FWHM": "pix", "Width": "pix", "X-Width": "pix",
+    "Y-Width": "pix",
+}  # fmt: skip
+"""Units by column, suffixes left off; what is not named here is a ratio, a number or a word."""
+_SUFFIX = re.compile(r"_[TC]\d+$")
+
+
+def as_qtable(table: "pd.DataFrame | str") -> "QTable":
+    """Return a measurement table, read or as text, as an astropy table with units.
+
+    Numbers without a unit (relative fluxes, SNR, airmass…) are plain columns, NaN where there is
+    no value.
+
+    Raises
+    ------
+    ValueError
+        There is no measurement table in the text.
+    """
+    from astropy import units
+    from astropy.table import QTable
+
+    frame = read_table(table) if isinstance(table, str) else table
+    columns = QTable()
+    for name in frame.columns:
+        unit = _UNITS.get(_SUFFIX.sub("", name))
+        if frame[name].dtype.kind not in "biuf":
+            columns[name] = ["" if value != value else str(value) for value in frame[name]]
+        elif unit is None:
+            columns[name] = frame[name].to_numpy()
+        else:
+            columns[name] = frame[name].to_numpy(dtype=float) * units.Unit(unit)
+    return columns

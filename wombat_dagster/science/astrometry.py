@@ -1,7 +1,6 @@
 """Between sky and pixels: positions, frame corners, what lies inside, how wide a chart must be.
 
-Finding a solution
-stays out: that is the solvers' work.
+Finding a solution stays out: that is the solvers' work.
 """
 
 from collections.abc import Iterable
@@ -110,3 +109,24 @@ def position_at_epoch(variable: domain.Variable, jd: float) -> tuple[float, floa
     moved = place + east * to_east + north * to_north
     new_ra = np.degrees(np.arctan2(moved[1], moved[0])) % 360.0
     return float(new_ra), float(np.degrees(np.arctan2(moved[2], np.hypot(moved[0], moved[1]))))
+
+
+def parallactic_angle_deg(
+    jd_utc: ArrayLike, site: domain.Site, ra_deg: float, dec_deg: float
+) -> FloatArray:
+    """Return the angle at a place on the sky from the pole to the zenith, in [-180, 180].
+
+    By it the field turns on a mount without a third axis. Good to a hundredth of a degree away from
+    the zenith: UTC for UT1, the mean equinox of date and none of the precession since J2000.
+
+    Notes
+    -----
+    Meeus (1998), Astronomical Algorithms, 2nd ed., equations 12.4 (sidereal time, its two leading
+    terms) and 14.1.
+    """
+    days = np.asarray(jd_utc, dtype=float) - J2000_JD
+    greenwich_deg = 280.46061837 + 360.98564736629 * days
+    hour = np.radians(greenwich_deg + site.longitude_deg - ra_deg)
+    dec, latitude = np.radians(dec_deg), np.radians(site.latitude_deg)
+    to_zenith = np.tan(latitude) * np.cos(dec) - np.sin(dec) * np.cos(hour)
+    return np.degrees(np.arctan2(np.sin(hour), to_zenith))

@@ -1,13 +1,14 @@
 """Aperture photometry of one frame as AstroImageJ does it, and what follows from it at once.
 
-`measure_stars` takes pixels and predicted places and returns what is measured of every star;
-`relative_fluxes` and `instrumental_mag` are arithmetic on that. Standard magnitudes, and errors
-that need more than one frame, stay out (`science.standard`). Every definition is DOMAIN section 4,
-checked on real AstroImageJ tables; nothing here was copied from it.
+`measure_stars` takes pixels and predicted places and returns what is measured of every star,
+`sum_stars` the light alone, in several apertures; `relative_fluxes` and `instrumental_mag` are
+arithmetic on that. Standard magnitudes, and errors that need more than one frame, stay out
+(`science.standard`). Every definition is DOMAIN section 4, checked on real AstroImageJ tables;
+nothing here was copied from it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,104 +17,39 @@ from numpy.typing import ArrayLike, NDArray
 from wombat_dagster import domain
 from wombat_dagster.domain import BoolArray, Flag, FloatArray, MaskBit
 from wombat_dagster.science import astrometry
+from wombat_dagster.science.centroids import Centroid, centroids
+from wombat_dagster.science.cutouts import FWHM_PER_SIGMA as FWHM_PER_SIGMA
+from wombat_dagster.science.cutouts import MASK_UNUSABLE as MASK_UNUSABLE
+from wombat_dagster.science.cutouts import (
+    Annulus,
+    Cutouts,
+    blocks,
+    clipped_sky,
+    cut_out,
+    mask_bits,
+    pixel_overlap,
+    whole,
+)
+from wombat_dagster.science.mending import StarShape, fit_shape, mended
 
-MASK_UNUSABLE = MaskBit.BAD | MaskBit.EDGE
-
-SKY_CLIP_SIGMA = 2.0
-SKY_STOP_ADU = 1e-4  # 0.1 would shift the mean by up to 1.2 ADU
-SKY_MAX_PASSES = 100
 DIGITISATION_VARIANCE = 0.083521  # 0.289 squared: the variance of rounding to whole ADU
 MAX_MASKED_FRACTION = 0.10  # of the aperture's area
 MIN_PEAK_OVERLAP = 0.01
 LOW_SNR = 3.0
-FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
-RADIUS_FWHM = 1.7  # aperture radius over FWHM, where the FWHM is not given
-CENTRE_MAX_PASSES = 30
-CENTRE_STOP_PX = 1e-4
-ROUGH_SKY_EVERY = 5  # annulus pixel, for the centroid
 # Of the peak: pixels above it show the FWHM. The first that leaves MIN_PROFILE_PX and a profile
 # that falls; the core of a trailed star may be flat.
 PROFILE_FLOORS = (0.25, 0.15, 0.1, 0.05)
 MIN_PROFILE_PX = 4
-# A bad pixel of a star's core is mended by the Gaussian through the good ones.
-CORE_FLOOR = 0.1  # of the brightest good pixel: fainter ones are wings, or noise
-CORE_MAX_OF_PEAK = 3.0  # of the brightest good pixel: more is no interpolation
-CORE_MIN_PX = 8  # six numbers are fitted
+MEND_SIGMAS = 1.0  # of its error: a star with more light in bad pixels is mended with more care
+# Stars whose shape mends the cores of others.
+SHAPE_MIN_STARS = 3
+SHAPE_MAX_STARS = 12
+SHAPE_MIN_SNR = 20.0
 MAG_PER_RELATIVE_ERROR = 2.5 / math.log(10.0)
 
-# ------------------------------------------------------------------------- building blocks
+_Measured = tuple[dict[str, FloatArray], NDArray[np.int64]]  # columns by name, flags
 
-
-def circle_overlap(x_edges_px: FloatArray, y_edges_px: FloatArray, radius_px: float) -> FloatArray:
-    """Return the exact area of every pixel inside a circle about the origin.
-
-    Parameters
-    ----------
-    x_edges_px, y_edges_px
-        Pixel edges relative to the circle's centre, shapes (n, k + 1) and (n, m + 1), ascending.
-
-    Returns
-    -------
-    FloatArray
-        Areas of shape (n, m, k), between 0 and 1 for unit pixels.
-
-    Notes
-    -----
-    The area of the circle in the rectangle between the axes and a corner (x, y) in the first
-    quadrant is xy where the corner is inside, else a·y + P(x) − P(a) with a = √(r² − y²) and P the
-    integral of √(r² − u²). Odd in both coordinates, so four corners give a pixel. The roots and
-    arc sines depend on one coordinate each, which makes this cheap.
-    """
-    x = np.abs(x_edges_px)[:, None, :]
-    y = np.abs(y_edges_px)[:, :, None]
-    arc_x = np.sqrt(np.clip(radius_px**2 - y**2, 0.0, None))
-    outside = arc_x * np.minimum(y, radius_px) - _segment(arc_x, radius_px)
-    outside = outside + _segment(np.minimum(x, radius_px), radius_px)
-    corner = np.where(x**2 + y**2 <= radius_px**2, x * y, outside)
-    corner *= np.sign(x_edges_px)[:, None, :] * np.sign(y_edges_px)[:, :, None]
-    return np.clip(np.diff(np.diff(corner, axis=1), axis=2), 0.0, None)
-
-
-def _segment(u: FloatArray, radius: float) -> FloatArray:
-    """Return the integral of sqrt(radius² - u²) from 0 to `u`, 0 <= u <= radius."""
-    height = np.sqrt(np.clip(radius**2 - u**2, 0.0, None))
-    return 0.5 * (u * height + radius**2 * np.arcsin(u / radius))
-
-
-def clipped_sky(values_adu: FloatArray) -> tuple[float, int]:
-    """Return (mean in ADU per pixel, pixels kept) of the sky pixels `values_adu`, shape (n,).
-
-    Pixels beyond 2 population sigmas of the mean are rejected; every pass tests *all* pixels again,
-    so a pixel may come back. It ends when the mean moves by less than 1e-4 ADU, or after 100
-    passes. NaN and 0 without pixels.
-
-    Notes
-    -----
-    Sorted once, the kept pixels are a slice, and its mean and sigma come from running sums: a pass
-    costs two bisections.
-    """
-    if values_adu.size == 0:
-        return math.nan, 0
-    ordered = np.sort(values_adu).astype(float)
-    zero = float(ordered[ordered.size // 2])  # keeps the running sums of squares precise
-    ordered -= zero
-    sums = np.concatenate(([0.0], np.cumsum(ordered)))
-    squares = np.concatenate(([0.0], np.cumsum(ordered**2)))
-    first, last = 0, ordered.size
-    mean = math.inf
-    for _ in range(SKY_MAX_PASSES):
-        n = last - first
-        previous, mean = mean, float(sums[last] - sums[first]) / n
-        if abs(mean - previous) < SKY_STOP_ADU:
-            break
-        variance = float(squares[last] - squares[first]) / n - mean**2
-        reach = SKY_CLIP_SIGMA * math.sqrt(max(variance, 0.0))
-        new_first = int(ordered.searchsorted(mean - reach, side="left"))
-        new_last = int(ordered.searchsorted(mean + reach, side="right"))
-        if new_first == new_last:  # sigma 0 and a mean off by rounding
-            break
-        first, last = new_first, new_last
-    return zero + mean, last - first
+# ----------------------------------------------------------------------------------- errors
 
 
 def source_error(
@@ -155,17 +91,6 @@ def source_error(
 # --------------------------------------------------------------------------- one frame
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cutouts:
-    """Square cut-outs of n stars, all (n, k, k); `dx`, `dy`, (n, k), from the star's place."""
-
-    values: FloatArray
-    bits: NDArray[np.uint8]
-    bad: BoolArray  # masked, at the edge, or not a number
-    dx: FloatArray
-    dy: FloatArray
-
-
 def measure_stars(
     image: FloatArray,
     mask: NDArray[np.integer] | BoolArray | None,
@@ -179,6 +104,7 @@ def measure_stars(
     dark_e_px: float = 0.0,
     solution: domain.WcsSolution | None = None,
     fwhm_px: float | None = None,
+    centroid: Centroid = "windowed",
 ) -> domain.StarMeasurements:
     """Return the measurements of the stars at the predicted places of one frame.
 
@@ -188,10 +114,10 @@ def measure_stars(
         Reduced frame in ADU, ``[y, x]``.
     mask
         `MaskBit`s per pixel, shape of `image`; booleans mean bad. Bad, edge and NaN pixels do
-        not count: in the annulus they are ignored, in the aperture they take the mean of their good
-        neighbours, flag the star `BAD_PIXEL`, and make it NaN and `UNMEASURED` beyond 10 % of the
-        area; `n_bad_px` counts those by more than 1 % inside. In the annulus saturated and
-        non-linear pixels are ignored too; in the aperture they flag the star.
+        not count: in the annulus they are ignored, in the aperture they are mended
+        (`science.mending`), flag the star `BAD_PIXEL`, and make it NaN and `UNMEASURED` beyond
+        10 % of the area; `n_bad_px` counts those by more than 1 % inside. In the annulus saturated
+        and non-linear pixels are ignored too; in the aperture they flag the star.
     x_px, y_px
         Predicted places, shape (n,), 0-based.
     recentre_limit_px
@@ -201,6 +127,9 @@ def measure_stars(
         Gives `ra_deg`, `dec_deg` of the places measured; NaN without.
     fwhm_px
         Width of the centroid's Gaussian window; radius / 1.7 when not given.
+    centroid
+        ``windowed``: under a Gaussian window of the star's width; ``howell``: the plain centre of
+        gravity of the aperture; ``off``: the prediction.
 
     Returns
     -------
@@ -218,238 +147,350 @@ def measure_stars(
     profile follows above a quarter of its peak, or less where fewer than four pixels are or the
     core is flat (ln I against r², weights I²; Guo 2011, IEEE Signal Process. Mag. 28, 134).
     """
-    x, y = np.array(x_px, dtype=float), np.array(y_px, dtype=float)
-    flags = np.zeros(x.shape, dtype=np.int64)
-    flags[~_whole(x, y, image.shape, aperture.sky_outer_px)] |= Flag.NEAR_EDGE
-    measurable = _whole(x, y, image.shape, aperture.radius_px)
-    flags[~measurable] |= Flag.UNMEASURED
-    columns = _nan_columns(x.shape)
-    where = np.flatnonzero(measurable)
-    if where.size:
-        bits = _mask_bits(mask, image.shape)
-        width = fwhm_px or aperture.radius_px / RADIUS_FWHM
-        if recentre_limit_px > 0:
-            x[where], y[where], centred = _centroids(
-                image, bits, x[where], y[where], aperture, width, recentre_limit_px
-            )
-            flags[where[~centred]] |= Flag.OFF_CENTRE
-        measured, new_flags = _measure_whole(
-            image,
-            bits,
-            x[where],
-            y[where],
-            aperture=aperture,
-            gain_e_adu=gain_e_adu,
-            read_noise_e=read_noise_e,
-            dark_e_px=dark_e_px,
-        )
-        for name, values in measured.items():
-            columns[name][where] = values
-        flags[where] |= new_flags
-    ra_deg, dec_deg = columns["x_px"], columns["x_px"]
-    if solution is not None:
-        ra_deg, dec_deg = astrometry.sky(solution, x, y)
-    columns |= {"x_px": x, "y_px": y, "ra_deg": ra_deg, "dec_deg": dec_deg}
-    return domain.StarMeasurements(**columns, flags=flags)
-
-
-def _nan_columns(shape: tuple[int, ...]) -> dict[str, FloatArray]:
-    names = (name for name in domain.StarMeasurements.__slots__ if name != "flags")
-    return {name: np.full(shape, np.nan) for name in names}
-
-
-def _mask_bits(
-    mask: NDArray[np.integer] | BoolArray | None, shape: tuple[int, ...]
-) -> NDArray[np.uint8]:
-    if mask is None:
-        return np.broadcast_to(np.uint8(0), shape)
-    return mask.astype(np.uint8, copy=False)
-
-
-def _whole(x: FloatArray, y: FloatArray, shape: tuple[int, ...], radius_px: float) -> BoolArray:
-    """Return where a circle lies wholly on the frame."""
-    return astrometry.inside_frame(x, y, shape[1], shape[0], margin_px=radius_px)
-
-
-def _pixels(
-    shape: tuple[int, ...], x: FloatArray, y: FloatArray, half: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], BoolArray]:
-    """Return columns and rows, (n, k), of cut-outs of 2 half + 1 pixels, and what is off (n, k, k).
-
-    Pixels off the frame repeat its edge, so that the cut-outs can be read; they must be ignored.
-    """
-    steps = np.arange(-half, half + 1)
-    columns = np.rint(x).astype(np.intp)[:, None] + steps
-    rows = np.rint(y).astype(np.intp)[:, None] + steps
-    off_x = (columns < 0) | (columns >= shape[1])
-    off_y = (rows < 0) | (rows >= shape[0])
-    off = off_y[:, :, None] | off_x[:, None, :]
-    return columns, rows, off
-
-
-def _cut(
-    image: FloatArray, bits: NDArray[np.uint8], x: FloatArray, y: FloatArray, half: int
-) -> _Cutouts:
-    columns, rows, off = _pixels(image.shape, x, y, half)
-    values = _read(image, columns, rows).astype(float)
-    cut_bits = _read(bits, columns, rows)
-    bad = off | ((cut_bits & MASK_UNUSABLE) != 0) | ~np.isfinite(values)
-    return _Cutouts(
-        values=values, bits=cut_bits, bad=bad, dx=columns - x[:, None], dy=rows - y[:, None]
-    )
-
-
-def _read(array: NDArray, columns: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray:
-    columns = np.clip(columns, 0, array.shape[1] - 1)
-    rows = np.clip(rows, 0, array.shape[0] - 1)
-    return array[rows[:, :, None], columns[:, None, :]]
-
-
-def _annulus(
-    image: FloatArray,
-    bits: NDArray[np.uint8],
-    x: FloatArray,
-    y: FloatArray,
-    aperture: domain.Aperture,
-    *,
-    every: int = 1,
-) -> tuple[FloatArray, BoolArray]:
-    """Return (values, used), both (n, m): the whole pixels whose centres lie in the annulus.
-
-    `every` takes only each so many-th of them, where a rough sky will do.
-    """
-    half = math.ceil(aperture.sky_outer_px) + 1
-    steps = np.arange(-half, half + 1)
-    distance = np.hypot(steps[:, None], steps)
-    near = (distance >= aperture.sky_inner_px - 1) & (distance <= aperture.sky_outer_px + 1)
-    step_y, step_x = (steps[index[::every]] for index in np.nonzero(near))
-    columns = np.rint(x).astype(np.intp)[:, None] + step_x
-    rows = np.rint(y).astype(np.intp)[:, None] + step_y
-    height, width = image.shape
-    on_frame = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    square = (columns - x[:, None]) ** 2 + (rows - y[:, None]) ** 2
-    columns, rows = np.clip(columns, 0, width - 1), np.clip(rows, 0, height - 1)
-    values = image[rows, columns].astype(float)
-    used = (
-        on_frame
-        & (square >= aperture.sky_inner_px**2)
-        & (square <= aperture.sky_outer_px**2)
-        & (bits[rows, columns] == 0)
-        & np.isfinite(values)
-    )
-    return values, used
-
-
-def _centroids(
-    image: FloatArray,
-    bits: NDArray[np.uint8],
-    x: FloatArray,
-    y: FloatArray,
-    aperture: domain.Aperture,
-    fwhm_px: float,
-    limit_px: float,
-) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Return (x, y, found): centroids under a Gaussian window, predictions where none is near.
-
-    The window follows the star until it rests (Bertin's XWIN_IMAGE): a neighbour in the aperture
-    pulls less than it pulls a plain centre of gravity.
-    """
-    values, used = _annulus(image, bits, x, y, aperture, every=ROUGH_SKY_EVERY)
-    sky_adu = [np.median(v[u]) if u.any() else math.nan for v, u in zip(values, used, strict=True)]
-    sigma = fwhm_px / FWHM_PER_SIGMA
-    cut = _cut(image, bits, x, y, math.ceil(limit_px + 3.0 * sigma) + 1)
-    counts = np.where(cut.bad, 0.0, cut.values - np.asarray(sky_adu)[:, None, None])
-    shift_x, shift_y = np.zeros(x.size), np.zeros(x.size)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for _ in range(CENTRE_MAX_PASSES):
-            u, v = cut.dx - shift_x[:, None], cut.dy - shift_y[:, None]
-            window_x, window_y = np.exp(-0.5 * (u / sigma) ** 2), np.exp(-0.5 * (v / sigma) ** 2)
-            in_x = np.matmul(window_y[:, None, :], counts)[:, 0, :] * window_x
-            in_y = np.matmul(counts, window_x[:, :, None])[:, :, 0] * window_y
-            total = in_x.sum(axis=1)
-            total = np.where(total > 0, total, np.nan)
-            # twice: under a window as wide as the star the centroid covers half of the way
-            step_x, step_y = 2 * (in_x * u).sum(axis=1), 2 * (in_y * v).sum(axis=1)
-            step_x, step_y = step_x / total, step_y / total
-            shift_x, shift_y = shift_x + step_x, shift_y + step_y
-            # one that runs away is given up: NaN stays NaN
-            lost = np.hypot(shift_x, shift_y) > 2.0 * limit_px
-            shift_x[lost], shift_y[lost] = np.nan, np.nan
-            if not np.any(np.hypot(step_x, step_y) > CENTRE_STOP_PX):
-                break
-        new_x, new_y = x + shift_x, y + shift_y
-        found = (np.hypot(shift_x, shift_y) <= limit_px) & _whole(
-            new_x, new_y, image.shape, aperture.radius_px
-        )
-    return np.where(found, new_x, x), np.where(found, new_y, y), found
-
-
-def _measure_whole(
-    image: FloatArray,
-    bits: NDArray[np.uint8],
-    x: FloatArray,
-    y: FloatArray,
-    *,
-    aperture: domain.Aperture,
-    gain_e_adu: float | None,
-    read_noise_e: float | None,
-    dark_e_px: float,
-) -> tuple[dict[str, FloatArray], NDArray[np.int64]]:
-    """Return the columns and flags of stars whose apertures lie wholly on the frame."""
-    radius = aperture.radius_px
-    cut = _cut(image, bits, x, y, math.ceil(radius) + 1)
-    weights = circle_overlap(_edges(cut.dx), _edges(cut.dy), radius)
-    touched = weights > MIN_PEAK_OVERLAP
-    masked_fraction = (weights * cut.bad).sum(axis=(1, 2)) / (math.pi * radius**2)
-    flags = _pixel_flags(cut, touched)
-    n_bad = np.count_nonzero(touched & cut.bad, axis=(1, 2)).astype(float)
-    flags[n_bad > 0] |= Flag.BAD_PIXEL
-
-    values, used = _annulus(image, bits, x, y, aperture)
-    sky_and_number = [clipped_sky(v[u]) for v, u in zip(values, used, strict=True)]
-    sky_adu = np.array([mean for mean, _ in sky_and_number])
-    n_sky = np.array([number for _, number in sky_and_number], dtype=float)
-    unmeasured = (masked_fraction > MAX_MASKED_FRACTION) | (n_sky == 0)
-    flags[unmeasured] |= Flag.UNMEASURED
-
-    n_source = np.full(x.size, math.pi * radius**2)
-    counts = _repaired(cut, sky_adu, radius)
-    source = (weights * counts).sum(axis=(1, 2)) - n_source * sky_adu
-    error = source_error(
-        source,
-        sky_adu,
-        n_source_px=n_source,
-        n_sky_px=n_sky,
+    frame = _Frame(
+        image=image,
+        bits=mask_bits(mask, image.shape),
+        annulus=Annulus(inner_px=aperture.sky_inner_px, outer_px=aperture.sky_outer_px),
         gain_e_adu=gain_e_adu,
         read_noise_e=read_noise_e,
         dark_e_px=dark_e_px,
     )
+    placed = _place(
+        frame,
+        np.array(x_px, dtype=float),
+        np.array(y_px, dtype=float),
+        kind=centroid,
+        radius_px=aperture.radius_px,
+        smallest_px=aperture.radius_px,
+        fwhm_px=fwhm_px,
+        limit_px=recentre_limit_px,
+    )
+
+    def measure(x: FloatArray, y: FloatArray, shape: StarShape | None) -> _Measured:
+        return _measure_block(frame, x, y, shape, radius_px=aperture.radius_px)
+
+    names = [name for name in domain.StarMeasurements.__slots__ if name != "flags"]
+    columns, flags = _in_blocks(
+        frame, placed, measure, dict.fromkeys(names, ()), aperture.radius_px
+    )
+    ra_deg, dec_deg = columns["ra_deg"], columns["dec_deg"]
+    if solution is not None:
+        ra_deg, dec_deg = astrometry.sky(solution, placed.x, placed.y)
+    columns |= {"x_px": placed.x, "y_px": placed.y, "ra_deg": ra_deg, "dec_deg": dec_deg}
+    return domain.StarMeasurements(**columns, flags=flags)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StarSums:
+    """Light of n_stars in n_radii apertures about the same places of one frame.
+
+    Places, sky and the number of sky pixels have shape (n_stars,), the rest (n_stars, n_radii).
+    """
+
+    x_px: FloatArray
+    y_px: FloatArray
+    sky_adu_px: FloatArray
+    n_sky_px: FloatArray
+    source_sky_adu: FloatArray
+    source_error_adu: FloatArray
+    snr: FloatArray
+    flags: NDArray[np.int64]
+
+
+def sum_stars(
+    image: FloatArray,
+    mask: NDArray[np.integer] | BoolArray | None,
+    x_px: ArrayLike,
+    y_px: ArrayLike,
+    *,
+    radii_px: FloatArray,
+    sky_inner_px: float,
+    sky_outer_px: float,
+    gain_e_adu: float | None,
+    read_noise_e: float | None,
+    recentre_limit_px: float,
+    dark_e_px: float = 0.0,
+    fwhm_px: float | None = None,
+    centroid: Centroid = "windowed",
+) -> StarSums:
+    """Return the light of the stars in several apertures each, without their shapes.
+
+    What `measure_stars` gives for one of the radii, and the same arguments: one centroid and one
+    sky serve all radii. The centroid belongs to the median radius (its window, where `fwhm_px` is
+    not given), and bad pixels are mended for the largest radius. A star whose smallest aperture
+    leaves the frame has no sky.
+    """
+    radii = np.asarray(radii_px, dtype=float)
+    frame = _Frame(
+        image=image,
+        bits=mask_bits(mask, image.shape),
+        annulus=Annulus(inner_px=sky_inner_px, outer_px=sky_outer_px),
+        gain_e_adu=gain_e_adu,
+        read_noise_e=read_noise_e,
+        dark_e_px=dark_e_px,
+    )
+    placed = _place(
+        frame,
+        np.array(x_px, dtype=float),
+        np.array(y_px, dtype=float),
+        kind=centroid,
+        radius_px=float(np.median(radii)),
+        smallest_px=float(radii.min()),
+        fwhm_px=fwhm_px,
+        limit_px=recentre_limit_px,
+    )
+
+    def measure(x: FloatArray, y: FloatArray, shape: StarShape | None) -> _Measured:
+        return _sum_block(frame, x, y, shape, radii_px=radii)
+
+    each: tuple[int, ...] = radii.shape
+    columns, flags = _in_blocks(
+        frame,
+        placed,
+        measure,
+        {
+            "sky_adu_px": (),
+            "n_sky_px": (),
+            "source_sky_adu": each,
+            "source_error_adu": each,
+            "snr": each,
+        },
+        float(radii.max()),
+    )
+    return StarSums(x_px=placed.x, y_px=placed.y, flags=flags, **columns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frame:
+    """A frame, and what the light of its stars is measured with."""
+
+    image: FloatArray
+    bits: NDArray[np.uint8]
+    annulus: Annulus
+    gain_e_adu: float | None
+    read_noise_e: float | None
+    dark_e_px: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Placed:
+    """Where the apertures of all stars go; `on_frame`: the stars whose smallest one fits."""
+
+    x: FloatArray
+    y: FloatArray
+    flags: NDArray[np.int64]
+    on_frame: NDArray[np.intp]
+
+
+def _place(
+    frame: _Frame,
+    x: FloatArray,
+    y: FloatArray,
+    *,
+    kind: Centroid,
+    radius_px: float,
+    smallest_px: float,
+    fwhm_px: float | None,
+    limit_px: float,
+) -> _Placed:
+    """Return the centroids of the stars on the frame and the predictions of the others."""
+    flags = np.zeros(x.shape, dtype=np.int64)
+    flags[~whole(x, y, frame.image.shape, frame.annulus.outer_px)] |= Flag.NEAR_EDGE
+    on_frame = np.flatnonzero(whole(x, y, frame.image.shape, smallest_px))
+    for block in blocks(on_frame.size):
+        stars = on_frame[block]
+        x[stars], y[stars], found = centroids(
+            frame.image,
+            frame.bits,
+            x[stars],
+            y[stars],
+            frame.annulus,
+            kind=kind,
+            radius_px=radius_px,
+            fwhm_px=fwhm_px,
+            limit_px=limit_px,
+            margin_px=smallest_px,
+        )
+        flags[stars[~found]] |= Flag.OFF_CENTRE
+    return _Placed(x=x, y=y, flags=flags, on_frame=on_frame)
+
+
+def _in_blocks(
+    frame: _Frame,
+    placed: _Placed,
+    measure: Callable[[FloatArray, FloatArray, StarShape | None], _Measured],
+    shapes: Mapping[str, tuple[int, ...]],
+    radius_px: float,
+) -> tuple[dict[str, FloatArray], NDArray[np.int64]]:
+    """Return the columns, each star's part of the shape given by name, and the flags.
+
+    A star with more light in bad pixels than its error is measured twice: when the others are
+    known, the shape they have mends it.
+    """
+    n_stars = placed.x.size
+    columns = {name: np.full((n_stars, *shape), np.nan) for name, shape in shapes.items()}
+    each = columns["source_sky_adu"].shape
+    columns["mended_adu"] = np.full(each, np.nan)
+    flags = np.full(each, Flag.UNMEASURED, dtype=np.int64)
+
+    def fill(wanted: NDArray[np.intp], shape: StarShape | None) -> None:
+        for block in blocks(wanted.size):
+            stars = wanted[block]
+            measured, flags[stars] = measure(placed.x[stars], placed.y[stars], shape)
+            for name, values in measured.items():
+                columns[name][stars] = values
+
+    fill(placed.on_frame, None)
+    at_stake = np.abs(columns["mended_adu"]) > MEND_SIGMAS * columns["source_error_adu"]
+    mend = np.flatnonzero(at_stake.any(axis=tuple(range(1, at_stake.ndim))))
+    if mend.size:
+        shape = _shape_of_frame(frame, placed, columns, flags, radius_px)
+        if shape is not None:
+            fill(mend, shape)
+    del columns["mended_adu"]
+    return columns, (flags.T | placed.flags).T
+
+
+def _shape_of_frame(
+    frame: _Frame,
+    placed: _Placed,
+    columns: Mapping[str, FloatArray],
+    flags: NDArray[np.int64],
+    radius_px: float,
+) -> StarShape | None:
+    """Return the shape of the brightest stars without a flag; None where there are too few."""
+    n_stars = placed.x.size
+    clean = ~_any_flag(flags, ~0) & (placed.flags == 0)
+    clean &= (columns["snr"].reshape(n_stars, -1) > SHAPE_MIN_SNR).all(axis=1)
+    stars = np.flatnonzero(clean)
+    light = columns["source_sky_adu"].reshape(n_stars, -1)[stars].max(axis=1)
+    stars = stars[np.argsort(-light)][:SHAPE_MAX_STARS]
+    if stars.size < SHAPE_MIN_STARS:
+        return None
+    cut = cut_out(frame.image, frame.bits, placed.x[stars], placed.y[stars], radius_px)
+    return fit_shape(cut, columns["sky_adu_px"][stars], radius_px)
+
+
+def _any_flag(flags: NDArray[np.int64], wanted: int) -> BoolArray:
+    """Return the stars, (n,), with one of the flags in one of the apertures."""
+    return np.asarray(((flags & wanted) != 0).any(axis=tuple(range(1, flags.ndim))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ApertureLight:
+    """What n stars show in apertures of one radius; `weights`, `touched` of shape (n, k, k)."""
+
+    weights: FloatArray
+    touched: BoolArray
+    n_bad: FloatArray
+    mended_adu: FloatArray  # the light that bad pixels got
+    source_sky_adu: FloatArray
+    source_error_adu: FloatArray
+    snr: FloatArray
+    flags: NDArray[np.int64]
+
+
+def _sky_and_counts(
+    frame: _Frame, x: FloatArray, y: FloatArray, shape: StarShape | None, radius_px: float
+) -> tuple[FloatArray, FloatArray, Cutouts]:
+    """Return (sky in ADU per pixel, pixels kept, mended cut-outs)."""
+    sky_adu, n_sky = clipped_sky(frame.annulus.values(frame.image, frame.bits, x, y))
+    cut = cut_out(frame.image, frame.bits, x, y, radius_px)
+    return sky_adu, n_sky.astype(float), mended(cut, sky_adu, radius_px, shape)
+
+
+def _aperture_light(
+    frame: _Frame, cut: Cutouts, sky_adu: FloatArray, n_sky: FloatArray, radius_px: float
+) -> _ApertureLight:
+    """Return the light in one circle each; NaN and UNMEASURED where too much of it is masked."""
+    area = math.pi * radius_px**2
+    weights = pixel_overlap(cut.dx, cut.dy, radius_px)
+    touched = weights > MIN_PEAK_OVERLAP
+    flags = _pixel_flags(cut, touched)
+    n_bad, mended_adu = np.zeros(len(weights)), np.zeros(len(weights))
+    unmeasured = n_sky == 0
+    if cut.bad.any():
+        n_bad += np.count_nonzero(touched & cut.bad, axis=(1, 2))
+        flags[n_bad > 0] |= Flag.BAD_PIXEL
+        in_bad = weights * cut.bad
+        unmeasured |= in_bad.sum(axis=(1, 2)) / area > MAX_MASKED_FRACTION
+        mended_adu = (in_bad * (cut.values - sky_adu[:, None, None])).sum(axis=(1, 2))
+    flags[unmeasured] |= Flag.UNMEASURED
+    source = (weights * cut.values).sum(axis=(1, 2)) - area * sky_adu
+    error = source_error(
+        source,
+        sky_adu,
+        n_source_px=area,
+        n_sky_px=n_sky,
+        gain_e_adu=frame.gain_e_adu,
+        read_noise_e=frame.read_noise_e,
+        dark_e_px=frame.dark_e_px,
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = source / error
-        flags[snr < LOW_SNR] |= Flag.LOW_SNR
-        peak = _highest(counts, touched & ~cut.bad)
-        excess = counts - sky_adu[:, None, None]
-        shape = _moments(cut, weights * excess)
-        fwhm = _profile_fwhm(cut, excess, touched & ~cut.bad)
+    flags[snr < LOW_SNR] |= Flag.LOW_SNR
+    return _ApertureLight(
+        weights=weights,
+        touched=touched,
+        n_bad=n_bad,
+        mended_adu=mended_adu,
+        source_sky_adu=np.where(unmeasured, np.nan, source),
+        source_error_adu=np.where(unmeasured, np.nan, error),
+        snr=np.where(unmeasured, np.nan, snr),
+        flags=flags,
+    )
+
+
+def _sum_block(
+    frame: _Frame,
+    x: FloatArray,
+    y: FloatArray,
+    shape: StarShape | None,
+    *,
+    radii_px: FloatArray,
+) -> _Measured:
+    """Return the columns and flags of `StarSums`; UNMEASURED where an aperture leaves the frame."""
+    sky_adu, n_sky, cut = _sky_and_counts(frame, x, y, shape, float(radii_px.max()))
+    names = ("source_sky_adu", "source_error_adu", "snr", "mended_adu")
+    columns = {name: np.full((x.size, radii_px.size), np.nan) for name in names}
+    flags = np.full((x.size, radii_px.size), Flag.UNMEASURED, dtype=np.int64)
+    for index, radius in enumerate(radii_px):
+        light = _aperture_light(frame, cut.within(radius), sky_adu, n_sky, radius)
+        fits = whole(x, y, frame.image.shape, radius)
+        flags[fits, index] = light.flags[fits]
+        for name, column in columns.items():
+            column[fits, index] = getattr(light, name)[fits]
+    return columns | {"sky_adu_px": sky_adu, "n_sky_px": n_sky}, flags
+
+
+def _measure_block(
+    frame: _Frame, x: FloatArray, y: FloatArray, shape: StarShape | None, *, radius_px: float
+) -> _Measured:
+    """Return the columns and flags of `StarMeasurements` of stars whose apertures fit the frame."""
+    sky_adu, n_sky, cut = _sky_and_counts(frame, x, y, shape, radius_px)
+    light = _aperture_light(frame, cut, sky_adu, n_sky, radius_px)
+    good = light.touched & ~cut.bad
+    excess = cut.values - sky_adu[:, None, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moments = _moments(cut, light.weights * excess)
+        fwhm = _profile_fwhm(cut, excess, good)
+    n_source = np.full(x.size, math.pi * radius_px**2)
     columns = {
-        "source_sky_adu": source,
+        "source_sky_adu": light.source_sky_adu,
         "n_source_px": n_source,
-        "source_error_adu": error,
-        "snr": snr,
-        "peak_adu": peak,
-        "mean_adu": source / n_source,
+        "source_error_adu": light.source_error_adu,
+        "mended_adu": light.mended_adu,
+        "snr": light.snr,
+        "peak_adu": _highest(cut.values, good),
+        "mean_adu": light.source_sky_adu / n_source,
         "sky_adu_px": sky_adu,
         "n_sky_px": n_sky,
         "fwhm_px": fwhm,
-        **shape,
+        **moments,
     }
+    unmeasured = (light.flags & Flag.UNMEASURED) != 0
     columns = {name: np.where(unmeasured, np.nan, v) for name, v in columns.items()}
-    return columns | {"n_bad_px": n_bad}, flags
-
-
-def _edges(centres: FloatArray) -> FloatArray:
-    """Return the k + 1 edges of k unit pixels."""
-    return np.concatenate((centres - 0.5, centres[:, -1:] + 0.5), axis=1)
+    return columns | {"n_bad_px": light.n_bad}, light.flags
 
 
 def _highest(values: FloatArray, allowed: BoolArray) -> FloatArray:
@@ -458,79 +499,17 @@ def _highest(values: FloatArray, allowed: BoolArray) -> FloatArray:
     return np.where(np.isfinite(highest), highest, np.nan)
 
 
-def _pixel_flags(cut: _Cutouts, touched: BoolArray) -> NDArray[np.int64]:
+def _pixel_flags(cut: Cutouts, touched: BoolArray) -> NDArray[np.int64]:
     """Return SATURATED and NON_LINEAR of the mask's pixels in the apertures."""
-    seen = np.bitwise_or.reduce(np.where(touched, cut.bits, 0), axis=(1, 2))
-    flags = np.zeros(len(seen), dtype=np.int64)
-    flags[(seen & MaskBit.SATURATED) != 0] |= Flag.SATURATED
-    flags[(seen & MaskBit.NON_LINEAR) != 0] |= Flag.NON_LINEAR
+    flags = np.zeros(len(touched), dtype=np.int64)
+    marked = np.flatnonzero(cut.bits.any(axis=(1, 2)))
+    seen = np.bitwise_or.reduce(np.where(touched[marked], cut.bits[marked], 0), axis=(1, 2))
+    flags[marked[(seen & MaskBit.SATURATED) != 0]] |= Flag.SATURATED
+    flags[marked[(seen & MaskBit.NON_LINEAR) != 0]] |= Flag.NON_LINEAR
     return flags
 
 
-def _repaired(cut: _Cutouts, sky_adu: FloatArray, radius_px: float) -> FloatArray:
-    """Return the counts with every bad pixel replaced by what its star lets expect there.
-
-    In a star's core that is the Gaussian through its good pixels, elsewhere the mean of the good
-    neighbours, or the sky where there is none. (Left alone a hot pixel would stay in the sum, left
-    out the star would lose light, and the neighbours of a core are far fainter than it.)
-    """
-    if not cut.bad.any():
-        return cut.values
-    good = np.pad((~cut.bad).astype(float), ((0, 0), (1, 1), (1, 1)))
-    light = np.pad(np.where(cut.bad, 0.0, cut.values), ((0, 0), (1, 1), (1, 1)))
-    k = cut.values.shape[1]
-    around = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
-    number = sum(good[:, i : i + k, j : j + k] for i, j in around)
-    total = sum(light[:, i : i + k, j : j + k] for i, j in around)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.where(number > 0, total / number, sky_adu[:, None, None])
-    counts = np.where(cut.bad, mean, cut.values)
-    for star in np.flatnonzero(cut.bad.any(axis=(1, 2))):
-        expected = _core_gaussian(
-            cut.values[star] - sky_adu[star],
-            cut.bad[star],
-            cut.dx[star],
-            cut.dy[star],
-            radius_px=radius_px,
-        )
-        if expected is not None:
-            mended = cut.bad[star] & np.isfinite(expected)
-            counts[star][mended] = sky_adu[star] + expected[mended]
-    return counts
-
-
-def _core_gaussian(
-    excess: FloatArray, bad: BoolArray, dx: FloatArray, dy: FloatArray, *, radius_px: float
-) -> FloatArray | None:
-    """Return the elliptical Gaussian through a star's bright good pixels; NaN outside the core.
-
-    A parabola through the logarithms, each weighted by its counts: what a Gaussian's logarithm is,
-    and the weight that equal noise in counts has there. None when the pixels show no star.
-    """
-    x, y = np.broadcast_to(dx, excess.shape), np.broadcast_to(dy[:, None], excess.shape)
-    near = (x**2 + y**2 <= radius_px**2) & ~bad
-    if not near.any():
-        return None
-    peak = float(excess[near].max())
-    used = near & (excess > CORE_FLOOR * peak)
-    if peak <= 0 or used.sum() < CORE_MIN_PX:
-        return None
-    terms = np.stack([np.ones_like(x), x, y, x**2, x * y, y**2], axis=-1)
-    weight = excess[used]
-    fit, _, rank, _ = np.linalg.lstsq(
-        terms[used] * weight[:, None], np.log(excess[used]) * weight, rcond=None
-    )
-    if rank < terms.shape[-1] or not (
-        fit[3] < 0 and fit[5] < 0 and 4 * fit[3] * fit[5] > fit[4] ** 2
-    ):
-        return None
-    with np.errstate(over="ignore"):
-        expected = np.exp(terms @ fit)
-    believable = (expected > CORE_FLOOR * peak) & (expected < CORE_MAX_OF_PEAK * peak)
-    return np.where(believable, expected, np.nan)
-
-
-def _moments(cut: _Cutouts, light: FloatArray) -> dict[str, FloatArray]:
+def _moments(cut: Cutouts, light: FloatArray) -> dict[str, FloatArray]:
     """Return AstroImageJ's widths, angle and roundness; NaN where the moments are not positive."""
     total = light.sum(axis=(1, 2))
     total = np.where(total > 0, total, np.nan)
@@ -551,24 +530,26 @@ def _moments(cut: _Cutouts, light: FloatArray) -> dict[str, FloatArray]:
     }
 
 
-def _profile_fwhm(cut: _Cutouts, excess: FloatArray, allowed: BoolArray) -> FloatArray:
+def _profile_fwhm(cut: Cutouts, excess: FloatArray, allowed: BoolArray) -> FloatArray:
     """Return the FWHM of the Gaussian through the radial profile; NaN where it does not fall."""
-    peak = _highest(excess, allowed)[:, None, None]
+    peak = _highest(excess, allowed)
     square = cut.dy[:, :, None] ** 2 + cut.dx[:, None, :] ** 2
     fwhm = np.full(len(excess), np.nan)
+    unsure = np.flatnonzero(peak > 0)
     for floor in PROFILE_FLOORS:
-        core = allowed & (excess > floor * peak) & (peak > 0)
-        weight = np.where(core, excess / peak, 0.0) ** 2
-        height = np.log(np.where(core, excess / peak, 1.0))
-        total = weight.sum(axis=(1, 2))
-        mean_square = (weight * square).sum(axis=(1, 2)) / total
-        mean_height = (weight * height).sum(axis=(1, 2)) / total
-        arm = square - mean_square[:, None, None]
-        slope = (weight * arm * (height - mean_height[:, None, None])).sum(axis=(1, 2))
-        slope /= (weight * arm**2).sum(axis=(1, 2))
-        usable = np.isnan(fwhm) & (core.sum(axis=(1, 2)) >= MIN_PROFILE_PX) & (slope < 0)
-        fwhm[usable] = FWHM_PER_SIGMA * np.sqrt(-0.5 / slope[usable])
-        if np.isfinite(fwhm).all():
+        height = excess[unsure] / peak[unsure, None, None]
+        core = allowed[unsure] & (height > floor)
+        weight = np.where(core, height, 0.0) ** 2
+        log_height = np.log(height, out=np.zeros_like(height), where=core)
+        arm, total = square[unsure], weight.sum(axis=(1, 2))
+        arm -= ((weight * arm).sum(axis=(1, 2)) / total)[:, None, None]
+        log_height -= ((weight * log_height).sum(axis=(1, 2)) / total)[:, None, None]
+        weight *= arm
+        slope = (weight * log_height).sum(axis=(1, 2)) / (weight * arm).sum(axis=(1, 2))
+        falls = (core.sum(axis=(1, 2)) >= MIN_PROFILE_PX) & (slope < 0)
+        fwhm[unsure[falls]] = FWHM_PER_SIGMA * np.sqrt(-0.5 / slope[falls])
+        unsure = unsure[~falls]
+        if not unsure.size:
             break
     return fwhm
 

@@ -1,4 +1,4 @@
-"""The star profile of a frame and the aperture that follows from it.
+"""The star profile of a frame.
 
 `fit_frame_profile` judges one frame; which frames are tried, and in what order, is the caller's.
 All numbers are DOMAIN section 7. The FWHM here is that of the fitted Moffat; AstroImageJ's
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wombat_dagster import domain
 from wombat_dagster.domain import BoolArray, FloatArray
-from wombat_dagster.science.photometry import FWHM_PER_SIGMA, MASK_UNUSABLE
+from wombat_dagster.science.cutouts import FWHM_PER_SIGMA, MASK_UNUSABLE
 
 MAX_STARS = 10
 MAX_CANDIDATES = 30  # tried until MAX_STARS pass
@@ -35,8 +35,6 @@ MAX_OFF_CENTRE_PX = 1.0
 FALLBACK_SNR = 50.0
 MIN_STAMP_HALF_PX = 4
 MAX_STAMP_HALF_PX = 45  # 6 FWHM of the widest star that passes
-MIN_RADIUS_GAP_PX = 5.0
-SKY_PER_SOURCE_AREA = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -355,40 +353,3 @@ def _fitted(
         xtol=1e-6,
         max_nfev=200,
     ).x
-
-
-# ------------------------------------------------------------------------------ aperture
-
-
-def choose_aperture(
-    fwhm_px: float,
-    *,
-    radius_fwhm: float = 1.7,
-    sky_inner_fwhm: float = 3.4,
-    sky_outer_fwhm: float = 6.8,
-    min_radius_px: float = 2.5,
-    radius_px: float | None = None,
-    sky_inner_px: float | None = None,
-    sky_outer_px: float | None = None,
-) -> domain.Aperture:
-    """Return the radii for a night whose median FWHM is `fwhm_px`, or the fixed ones.
-
-    The annulus begins at least 5 px beyond the aperture and covers at least four times its area.
-
-    Raises
-    ------
-    BadPsf
-        The FWHM is not a positive number, and the radii are not fixed.
-    """
-    if radius_px is not None and sky_inner_px is not None and sky_outer_px is not None:
-        return domain.Aperture(
-            radius_px=radius_px, sky_inner_px=sky_inner_px, sky_outer_px=sky_outer_px
-        )
-    if not (math.isfinite(fwhm_px) and fwhm_px > 0):
-        raise domain.BadPsf(
-            f"no aperture from a FWHM of {fwhm_px:.2f} px: no frame has a usable one"
-        )
-    radius = max(radius_fwhm * fwhm_px, min_radius_px)
-    inner = max(sky_inner_fwhm * fwhm_px, radius + MIN_RADIUS_GAP_PX)
-    outer = max(sky_outer_fwhm * fwhm_px, math.sqrt(inner**2 + SKY_PER_SOURCE_AREA * radius**2))
-    return domain.Aperture(radius_px=radius, sky_inner_px=inner, sky_outer_px=outer)

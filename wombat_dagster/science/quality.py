@@ -3,6 +3,7 @@
 Nothing is rejected here: the words are proposals, which a person confirms or takes back.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -43,13 +44,33 @@ def scatter(values: FloatArray) -> float | None:
     1.4826 times the median absolute deviation with its small-sample factor, so that one bad frame
     does not spoil it and three frames do not flatter it. None for fewer than two values.
     """
-    finite = np.asarray(values)[np.isfinite(values)]
-    n = len(finite)
-    if n < 2:
-        return None
-    factor = SMALL_SAMPLE[n - 2] if n < 10 else n / (n - 0.8)
-    deviation = np.median(np.abs(finite - np.median(finite)))
-    return float(factor * MAD_TO_SIGMA * deviation)
+    found = scatter_of_columns(np.asarray(values, dtype=float).reshape(-1, 1))[0]
+    return float(found) if np.isfinite(found) else None
+
+
+def scatter_of_columns(values: FloatArray) -> FloatArray:
+    """Return `scatter` of each column, shape (n_columns,); NaN where it has fewer than two."""
+    n = np.isfinite(values).sum(axis=0)
+    several = n >= 2
+    deviation = median_of_columns(np.abs(values - median_of_columns(values)))
+    few = np.array(SMALL_SAMPLE)[np.clip(n, 2, len(SMALL_SAMPLE) + 1) - 2]
+    factor = np.where(n < 10, few, n / (n - 0.8))
+    return np.where(several, factor * MAD_TO_SIGMA * deviation, np.nan)
+
+
+def median_of_columns(values: FloatArray) -> FloatArray:
+    """Return the median of what is finite in each column, NaN where nothing is.
+
+    By sorting: nanmedian calls Python once per column of a long night.
+    """
+    n = np.isfinite(values).sum(axis=0)
+    if not len(values):
+        return np.full(len(n), np.nan)
+    ordered = np.sort(np.where(np.isfinite(values), values, np.nan), axis=0)  # NaN comes last
+    columns = np.arange(len(n))
+    low, high = np.maximum(n - 1, 0) // 2, n // 2
+    high = np.minimum(high, len(values) - 1)
+    return (ordered[low, columns] + ordered[high, columns]) / 2
 
 
 def dimming(zero_point_mag: FloatArray) -> FloatArray:
@@ -145,3 +166,12 @@ def propose_rejections(
         ",".join(word for word, hit in words.items() if hit[frame])
         for frame in range(len(table.labels))
     )
+
+
+def under_fair_sky(rejected: Sequence[str]) -> BoolArray:
+    """Return the frames fit to judge other stars by: neither low nor clouded.
+
+    `rejected` are the words of `propose_rejections`, one entry per frame.
+    """
+    spoilt = {ALTITUDE, CLOUD}
+    return np.array([spoilt.isdisjoint(words.split(",")) for words in rejected], dtype=bool)

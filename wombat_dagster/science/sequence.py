@@ -19,6 +19,7 @@ from wombat_dagster.domain import BoolArray, Flag, FloatArray, LedgerEntry, Unus
 from wombat_dagster.science import astrometry
 
 IS_TARGET_ARCSEC = 3.0
+IS_VARIABLE_ARCSEC = 5.0  # catalogues of bright stars agree better, those of faint ones matter less
 WINDOW_BANDS = frozenset({"V", "CV", "g"})  # VSX bands near enough to V
 WIDER_MAG = 0.5  # for every magnitude that is not in V, and for a missing MinMag
 MEASURED_WINDOW_MAG = 2.0  # about T1's measured magnitude, where VSX gives none
@@ -30,7 +31,7 @@ SCORE_MAG = 0.5
 SCORE_COLOUR = 0.3
 POOR_ERROR_MAG = 0.05
 MIN_COMP_SNR = 20.0
-MAX_UNMEASURED = 0.05  # of the frames
+MAX_UNMEASURED = 0.05  # of the frames; also for those on which the annulus is cut off
 CROWDING_FWHM = 2.0
 CROWDING_MAG = 3.0
 
@@ -108,6 +109,24 @@ for _code, _names in _FILTER_MAP["codes"].items():
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PersonsChoices:
+    """AUIDs that a person chose: T2; stars used whatever the window says; the only comps; never."""
+
+    check: str | None = None
+    pins: tuple[str, ...] = ()
+    comps: tuple[str, ...] = ()  # empty: all of the chart
+    ban: tuple[str, ...] = ()
+
+    @property
+    def asked_for(self) -> frozenset[str]:
+        """All stars that the person wants to see used."""
+        return frozenset(filter(None, (self.check, *self.pins, *self.comps)))
+
+
+NO_CHOICES = PersonsChoices()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Window:
     """The magnitudes a comp may have, and what was assumed; None: any."""
 
@@ -128,9 +147,8 @@ def select_candidates(
     margin_px: float,
     window: Literal["wide", "literal"] = "wide",
     window_mag: float = 1.5,
-    check: str | None = None,
-    comps: Sequence[str] = (),
-    ban: Sequence[str] = (),
+    choices: PersonsChoices = NO_CHOICES,
+    known_variables: Sequence[domain.KnownVariable] | None = None,
     target_place: tuple[float, float] | None = None,
     target_colour: float | None = None,
     measured_mag: float | None = None,
@@ -145,9 +163,12 @@ def select_candidates(
     margin_px
         Least distance of a comp from the edges: the annulus and 5 px. An estimate where the annulus
         is: it follows from the fitted FWHM only when the stars are measured.
-    check, comps, ban
-        AUIDs a person chose: T2; the only comps; never used. Chosen stars need not lie in the
-        magnitude window.
+    choices
+        What a person chose. The stars asked for need not lie in the magnitude window, and one that
+        VSX lists as variable serves, with a note; what the frames show they must stand.
+    known_variables
+        The variables of the field by VSX, T1 itself among them or not; None when VSX could not be
+        asked. A comp at such a place is out, unless the chart calls it acceptable to use.
     target_place
         (ra_deg, dec_deg) of the variable at the night; its J2000 place when not given.
     target_colour
@@ -175,10 +196,11 @@ def select_candidates(
     band, comp_band, confirmed = band_of(header_filter, overrides)
     place = target_place or (variable.ra_deg, variable.dec_deg)
     magnitudes = _window(variable, window, window_mag, measured_mag)
+    others = None if known_variables is None else _without_target(known_variables, variable)
     usable: list[domain.CompStar] = []
     ledger: list[LedgerEntry] = []
     for star in sequence.stars:
-        refusal = _refusal(star, variable, place, comp_band, magnitudes, (check, comps, ban))
+        refusal = _refusal(star, variable, place, comp_band, magnitudes, choices, others or ())
         if refusal is None:
             usable.append(star)
         else:
@@ -195,13 +217,14 @@ def select_candidates(
         raise domain.NoComps(_nothing_left(sequence, comp_band, ledger))
     middle = _middle(variable, measured_mag)
     short_side_deg = min(size) * frames.scale_arcsec_px / 3600.0
+    chart_place = (variable.ra_deg, variable.dec_deg)  # the ranking must not move with the star
     scores = {
-        star.auid: check_score(star, place, short_side_deg, middle, target_colour, comp_band)
+        star.auid: check_score(star, chart_place, short_side_deg, middle, target_colour, comp_band)
         for star in survivors
     }
     survivors.sort(
         key=lambda star: (
-            star.auid != check,
+            star.auid != choices.check,
             any(other not in star.bands for other in other_bands),
             scores[star.auid],
             star.auid,
@@ -210,8 +233,9 @@ def select_candidates(
     notes = [*magnitudes.notes, *frames.notes]
     if middle is None:
         notes.append(f"no magnitude of {variable.name} is known: T2 by distance alone")
-    if check is not None and check not in scores:
-        notes.append(f"the check star asked for, {check}, is not usable")
+    if choices.check is not None and choices.check not in scores:
+        notes.append(f"the check star asked for, {choices.check}, is not usable")
+    notes += _asked_for_but_variable(survivors, choices, others or ())
     return domain.CompCandidates(
         variable=variable,
         chart_id=sequence.chart_id,
@@ -226,6 +250,7 @@ def select_candidates(
         ledger=tuple(ledger),
         dropped_frames=frames.dropped,
         notes=tuple(notes),
+        known_variables=None if others is None else tuple(others),
     )
 
 
@@ -252,6 +277,39 @@ def check_score(
     error = star.bands[comp_band].error_mag
     poor = error is None or error > POOR_ERROR_MAG
     return math.hypot(*terms) + (1.0 if poor else 0.0)
+
+
+def measured_magnitude(
+    detections: domain.Detections,
+    solution: domain.WcsSolution,
+    place: tuple[float, float],
+    stars: Sequence[domain.CompStar],
+    comp_band: str,
+    *,
+    fwhm_px: float,
+) -> float | None:
+    """Return about how bright the variable at `place` (degrees) is on a frame, in V where possible.
+
+    Good to some tenths of a magnitude, which is enough for a window of two: detected light against
+    the median of the chart's stars that were detected. None where the variable or all of those were
+    not, within one FWHM.
+    """
+    listed = [star for star in stars if "V" in star.bands or comp_band in star.bands]
+    mags = np.array([_window_mag(star, comp_band) for star in listed])
+    x_px, y_px = astrometry.project(
+        solution,
+        [place[0], *(star.ra_deg for star in listed)],
+        [place[1], *(star.dec_deg for star in listed)],
+    )
+    distance_px = np.hypot(x_px[:, None] - detections.x_px, y_px[:, None] - detections.y_px)
+    if not listed or not len(detections):
+        return None
+    nearest = np.argmin(np.where(np.isfinite(distance_px), distance_px, np.inf), axis=1)
+    found = distance_px[np.arange(len(x_px)), nearest] <= fwhm_px
+    if not found[0] or not found[1:].any():
+        return None
+    instrumental = -2.5 * np.log10(detections.flux_adu[nearest])
+    return float(instrumental[0] + np.median((mags - instrumental[1:])[found[1:]]))
 
 
 def _window_mag(star: domain.CompStar, comp_band: str) -> float:
@@ -306,20 +364,23 @@ def _refusal(
     place: tuple[float, float],
     comp_band: str,
     window: _Window,
-    chosen: tuple[str | None, Sequence[str], Sequence[str]],
+    choices: PersonsChoices,
+    others: Sequence[domain.KnownVariable],
 ) -> tuple[Unused, str] | None:
     """Return why a star cannot be used whatever the frames show, None when it can."""
-    check, comps, ban = chosen
     separation = 3600.0 * float(astrometry.separation_deg(star.ra_deg, star.dec_deg, *place))
     if star.auid == variable.auid or separation < IS_TARGET_ARCSEC:
         return Unused.IS_TARGET, f'{separation:.1f}" from {variable.name}'
-    if star.auid in ban:
-        return Unused.BANNED, "banned in the configuration"
-    asked_for = star.auid == check or star.auid in comps
-    if comps and not asked_for:
+    if star.auid in choices.ban:
+        return Unused.BANNED, "banned by the observer"
+    asked_for = star.auid in choices.asked_for
+    if choices.comps and not asked_for:
         return Unused.BANNED, "not among the comps of the configuration"
     if calls_variable(star.comment):
         return Unused.VARIABLE, star.comment
+    known = None if asked_for else listed_variable(star, others)
+    if known is not None:
+        return Unused.VARIABLE, known
     if comp_band not in star.bands:
         return Unused.NO_BAND, f"no {comp_band}, only {', '.join(sorted(star.bands)) or 'nothing'}"
     return None if asked_for else _outside_window(star, comp_band, window)
@@ -339,13 +400,68 @@ def _outside_window(
     return (Unused.TOO_FAINT, words) if mag > faint else None
 
 
+def _without_target(
+    known: Sequence[domain.KnownVariable], variable: domain.Variable
+) -> list[domain.KnownVariable]:
+    """Return the variables of the field that are not T1."""
+    separations = astrometry.separation_deg(
+        [v.ra_deg for v in known], [v.dec_deg for v in known], variable.ra_deg, variable.dec_deg
+    )
+    return [
+        other
+        for other, separation in zip(known, separations, strict=True)
+        if 3600.0 * separation >= IS_TARGET_ARCSEC
+        and other.name != variable.name
+        and (other.auid is None or other.auid != variable.auid)
+    ]
+
+
+def listed_variable(star: domain.CompStar, others: Sequence[domain.KnownVariable]) -> str | None:
+    """Return which variable of VSX a chart star is, in words; None when it may serve.
+
+    Acceptable is what the chart's makers, who know VSX, call acceptable to use.
+    """
+    if not others or _acceptable(star.comment):
+        return None
+    separations = 3600.0 * astrometry.separation_deg(
+        [v.ra_deg for v in others], [v.dec_deg for v in others], star.ra_deg, star.dec_deg
+    )
+    separations[[other.auid == star.auid for other in others]] = 0.0
+    nearest = int(np.argmin(separations))
+    if separations[nearest] >= IS_VARIABLE_ARCSEC:
+        return None
+    other = others[nearest]
+    words = f"{other.name} of VSX ({other.variability_type or 'type not known'})"
+    if other.auid == star.auid:
+        return words
+    return f'{words} at {separations[nearest]:.1f}"'
+
+
+def _asked_for_but_variable(
+    stars: Sequence[domain.CompStar],
+    choices: PersonsChoices,
+    others: Sequence[domain.KnownVariable],
+) -> list[str]:
+    return [
+        f"{star.auid}, asked for by the observer, is {words}"
+        for star in stars
+        if star.auid in choices.asked_for and (words := listed_variable(star, others))
+    ]
+
+
+def _acceptable(comment: str) -> bool:
+    return bool(re.search(r"acceptable\s+to\s+use", comment, re.IGNORECASE)) and not re.search(
+        r"\bnot\s+acceptable\b", comment, re.IGNORECASE
+    )
+
+
 def calls_variable(comment: str) -> bool:
     """Return whether a chart's comment calls its star variable.
 
     "Suspected variable NSV 2386. Acceptable to use." (a real one) does not, nor does "not
     variable".
     """
-    if re.search(r"acceptable\s+to\s+use", comment, re.IGNORECASE):
+    if _acceptable(comment):
         return False
     denied = re.sub(r"\b(not|non|no)[\s-]+(a\s+|known\s+)*varia\w*", "", comment, flags=re.I)
     return bool(re.search(r"\bvariab\w*|\bvar\b|\bNSV\b|\beclips\w*", denied, re.IGNORECASE))
@@ -399,7 +515,7 @@ def _choose_frames(
     return _Frames(
         n_kept=len(kept),
         n_off=np.count_nonzero(~inside[keep], axis=0).tolist(),
-        scale_arcsec_px=kept[0][1].scale_arcsec_px,
+        scale_arcsec_px=float(np.median([wcs.scale_arcsec_px for _, wcs in kept])),
         dropped=(*without, *costly),
         notes=tuple(notes),
     )
@@ -472,12 +588,18 @@ def crowded(
 
     Too near: within 2 FWHM + the aperture radius and less than 3 mag fainter. The detection within
     one FWHM of a place is the star itself; one that was not detected is judged by its measured
-    `flux_adu`, shape (n_stars,), and with no light measured any neighbour is too near.
+    `flux_adu`, shape (n_stars,), and with no light measured any neighbour is too near. Two of the
+    places within one FWHM share one light, which no detection tells apart.
     """
     words: list[str | None] = []
-    for x, y, flux in zip(x_px, y_px, flux_adu, strict=True):
+    for index, (x, y, flux) in enumerate(zip(x_px, y_px, flux_adu, strict=True)):
         distance = np.hypot(neighbours.x_px - x, neighbours.y_px - y)
-        words.append(_neighbour(distance, neighbours.flux_adu, float(flux), radius_px, fwhm_px))
+        among = np.hypot(x_px - x, y_px - y)
+        among[index] = np.inf
+        if among.min() <= fwhm_px:
+            words.append(f"another star of the chart at {among.min():.1f} px")
+        else:
+            words.append(_neighbour(distance, neighbours.flux_adu, float(flux), radius_px, fwhm_px))
     return words
 
 
@@ -533,7 +655,8 @@ def assign_roles(
     Notes
     -----
     Out are stars saturated or beyond linearity on any frame (if that leaves none: saturated ones
-    only), crowded ones, a median SNR below 20, and more than 5 % of the frames without a value. T2
+    only), those whose annulus leaves more than 5 % of the frames, crowded ones, a median SNR below
+    20, and more than 5 % of the frames without a value. T2
     is the best-ranked star left; with a single one left it is the comp, C2, and nobody checks.
     """
     n_stars = len(candidates.ranked)
@@ -608,6 +731,9 @@ def _unfit(
         return Unused.SATURATED, f"saturated on {saturated} of {n_frames} frames"
     if strict and too_high:
         return Unused.SATURATED, f"beyond linearity on {too_high} of {n_frames} frames"
+    cut_off = int(np.count_nonzero(flags & Flag.NEAR_EDGE))
+    if cut_off > MAX_UNMEASURED * n_frames:
+        return Unused.OFF_IMAGE, f"annulus beyond the edge on {cut_off} of {n_frames} frames"
     if crowding is not None:
         return Unused.CROWDED, crowding
     has_value = np.isfinite(measured.source_sky_adu[:, index])

@@ -1,4 +1,4 @@
-"""The sensor that asks for magnitudes again when another filter of the same night is there."""
+"""The sensor that asks for magnitudes again when another filter or new coefficients are there."""
 
 import json
 from collections import defaultdict
@@ -10,7 +10,7 @@ from wombat_dagster.jobs import magnitudes_job
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.resources import ObservatoryResource
 from wombat_dagster.sensors import interval_s
-from wombat_dagster.stages.siblings import stale_magnitudes
+from wombat_dagster.stages.siblings import COEFFICIENTS, stale_inputs
 
 MAX_REQUESTS_PER_TICK = 25
 
@@ -44,8 +44,11 @@ def sibling_sensor(
 
 
 def _stale_versions(observatory: Observatory) -> dict[str, str]:
-    """Return the observations with stale magnitudes: by key, the tables of their target's night."""
-    stale = stale_magnitudes(observatory)
+    """Return the observations with stale magnitudes: by key, the tables of their target's night.
+
+    The coefficients belong to it: without them their second change would look like the first.
+    """
+    stale = stale_inputs(observatory)
     if not stale:
         return {}
     units: dict[tuple[object, str], list[str]] = defaultdict(list)
@@ -54,4 +57,7 @@ def _stale_versions(observatory: Observatory) -> dict[str, str]:
         one = row.observation
         if one.key in versions:
             units[one.date, one.target].append(f"{one.key}={versions[one.key]}")
-    return {one.key: ";".join(units[one.date, one.target]) for one in stale}
+    return {
+        one.key: ";".join([*units[one.date, one.target], wanted.get(COEFFICIENTS, "")])
+        for one, wanted in stale.items()
+    }

@@ -9,6 +9,7 @@ not (the body of a refusal), is plain text here and nobody may rely on it.
 import hashlib
 import json
 import logging
+import re
 import socket
 import socketserver
 import struct
@@ -32,6 +33,7 @@ VSX_PATH = "/vsx/index.php"
 VSP_PATH = "/vsp/api/chart/"
 MAX_FOV_ARCMIN = 180.0
 WIDE_FIELD_MAGLIMIT = 12.0
+STANDARD_FIELD = "std_field"  # value of VSP's parameter special
 SAME_STAR_DEG = 0.002  # a chart centred so near to a variable is that variable's
 CHALLENGE_PAGE = (
     "<!DOCTYPE html><html><head><title>Just a moment...</title></head>"
@@ -72,6 +74,8 @@ class StandInAavso:
     comps
         Entries as VSP's ``photometry`` has them. A chart holds those inside its field (a square on
         the sky) and brighter than its limit in V, or in their first band.
+    standards
+        Entries of the same form, which a chart with ``special=std_field`` holds instead.
     port
         0: any free one.
     """
@@ -81,38 +85,53 @@ class StandInAavso:
         variables: Iterable[Mapping[str, str]] = (),
         comps: Iterable[Mapping[str, Any]] = (),
         *,
+        standards: Iterable[Mapping[str, Any]] = (),
         port: int = 0,
     ) -> None:
         self.requests: Counter[Service] = Counter()
         self.queries: list[tuple[Service, dict[str, str]]] = []
         self._variables: list[dict[str, str]] = []
         self._comps: dict[str, dict[str, Any]] = {}
+        self._standards: dict[str, dict[str, Any]] = {}
         self._charts: dict[str, dict[str, Any]] = {}
         self._failures = dict.fromkeys(Service, Failure.NONE)
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
-        self.add(variables, comps)
+        self.add(variables, comps, standards)
         handler = type("Handler", (_Handler,), {"aavso": self})
         self._server = _Server((HOST, port), handler)
 
     @classmethod
     def from_directory(cls, directory: Path, *, port: int = 0) -> "StandInAavso":
-        """Return a stand-in for the ``vsx_object_*.json`` and ``vsp_chart_*.json`` there."""
+        """Return a stand-in for the answers there: ``vsx_object_*.json``, ``vsp_chart_*.json``.
+
+        Further variables of the field may lie there as ``vsx_list_*.json``, standard stars as
+        ``vsp_standards_*.json``.
+        """
         variables: list[Mapping[str, str]] = []
         for path in sorted(directory.glob("vsx_object_*.json")):
             found = json.loads(path.read_text(encoding="utf-8"))["VSXObject"]
             variables += found if isinstance(found, list) else [found]
-        comps: list[Mapping[str, Any]] = []
-        for path in sorted(directory.glob("vsp_chart_*.json")):
-            comps += json.loads(path.read_text(encoding="utf-8"))["photometry"]
-        return cls(variables, comps, port=port)
+        for path in sorted(directory.glob("vsx_list_*.json")):
+            listed = json.loads(path.read_text(encoding="utf-8"))["VSXObjects"]
+            known = {star["Name"] for star in variables}
+            variables += [s for s in listed["VSXObject"] if s["Name"] not in known]
+        charts: dict[str, list[Mapping[str, Any]]] = {"vsp_chart": [], "vsp_standards": []}
+        for stem, stars in charts.items():
+            for path in sorted(directory.glob(f"{stem}_*.json")):
+                stars += json.loads(path.read_text(encoding="utf-8"))["photometry"]
+        return cls(variables, charts["vsp_chart"], standards=charts["vsp_standards"], port=port)
 
     def add(
-        self, variables: Iterable[Mapping[str, str]] = (), comps: Iterable[Mapping[str, Any]] = ()
+        self,
+        variables: Iterable[Mapping[str, str]] = (),
+        comps: Iterable[Mapping[str, Any]] = (),
+        standards: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        """Add stars; a comparison star of an AUID already there replaces it."""
+        """Add stars; a comparison or standard star of an AUID already there replaces it."""
         self._variables += [dict(star) for star in variables]
         self._comps |= {comp["auid"]: dict(comp) for comp in comps}
+        self._standards |= {star["auid"]: dict(star) for star in standards}
 
     # ------------------------------------------------------------------------------------ serving
 
@@ -188,17 +207,25 @@ class StandInAavso:
             return {"VSXObject": []}
         return {"VSXObject": found[0] if len(found) == 1 else found}
 
-    def vsx_list(self, ra_deg: float, dec_deg: float, radius_deg: float) -> dict[str, Any]:
-        """Return VSX's answer to ``view=api.list``."""
+    def vsx_list(
+        self, ra_deg: float, dec_deg: float, radius_deg: float, tomag: float = np.inf
+    ) -> dict[str, Any]:
+        """Return VSX's answer to ``view=api.list``; an unknown maximum is never too faint."""
         found = [
             star
             for star in self._variables
             if np.hypot(*_offsets_deg(star_position(star), (ra_deg, dec_deg))) <= radius_deg
+            and _maximum(star) <= tomag
         ]
         return {"VSXObjects": {"VSXObject": found} if found else []}
 
     def vsp_chart(
-        self, ra_deg: float, dec_deg: float, fov_arcmin: float, maglimit: float
+        self,
+        ra_deg: float,
+        dec_deg: float,
+        fov_arcmin: float,
+        maglimit: float,
+        special: str | None = None,
     ) -> dict[str, Any]:
         """Return VSP's answer; the same request always gets the same chart id."""
         centre = (ra_deg, dec_deg)
@@ -207,7 +234,7 @@ class StandInAavso:
             if np.hypot(*_offsets_deg(star_position(variable), centre)) < SAME_STAR_DEG:
                 star = variable
         empty = self._failures[Service.VSP] is Failure.VALID_EMPTY
-        name = chart_id(ra_deg, dec_deg, fov_arcmin, maglimit)
+        name = chart_id(ra_deg, dec_deg, fov_arcmin, maglimit, special)
         chart = {
             "chartid": name,
             "image_uri": "",
@@ -218,12 +245,12 @@ class StandInAavso:
             "comment": "",
             "resolution": 150,
             "dss": False,
-            "special": None,
+            "special": special,
             "photometry": []
             if empty
             else [
                 comp
-                for comp in self._comps.values()
+                for comp in (self._standards if special == STANDARD_FIELD else self._comps).values()
                 if _brightness(comp) < maglimit
                 and np.max(np.abs(_offsets_deg(comp_position(comp), centre))) * 60 <= fov_arcmin / 2
             ],
@@ -316,11 +343,10 @@ class _Handler(BaseHTTPRequestHandler):
             case "api.object":
                 return {"VSXObject": []} if empty else self.aavso.vsx_object(query.get("ident", ""))
             case "api.list":
-                return (
-                    {"VSXObjects": []}
-                    if empty
-                    else self.aavso.vsx_list(*_numbers(query, "ra", "dec", "radius"))
-                )
+                if empty:
+                    return {"VSXObjects": []}
+                asked = ["ra", "dec", "radius", *(["tomag"] if "tomag" in query else [])]
+                return self.aavso.vsx_list(*_numbers(query, *asked))
             case view:
                 raise _Refusal(400, f"no view {view!r}")
 
@@ -333,7 +359,8 @@ class _Handler(BaseHTTPRequestHandler):
         ra_deg, dec_deg, fov_arcmin, maglimit = _numbers(query, "ra", "dec", "fov", "maglimit")
         if fov_arcmin > MAX_FOV_ARCMIN and maglimit > WIDE_FIELD_MAGLIMIT:
             raise _Refusal(400, "fov > 180 needs maglimit <= 12")
-        return self.aavso.vsp_chart(ra_deg, dec_deg, fov_arcmin, maglimit)
+        special = query.get("special") or None
+        return self.aavso.vsp_chart(ra_deg, dec_deg, fov_arcmin, maglimit, special)
 
     def _answer(self, content: Mapping[str, Any]) -> None:
         self._text(200, json.dumps(content), "application/json")
@@ -369,6 +396,12 @@ def star_position(star: Mapping[str, str]) -> tuple[float, float]:
     return float(star["RA2000"]), float(star["Declination2000"])
 
 
+def _maximum(star: Mapping[str, str]) -> float:
+    """Return MaxMag as a number, -inf where there is none."""
+    found = re.search(r"-?\d+(\.\d*)?", star.get("MaxMag", ""))
+    return float(found[0]) if found else -np.inf
+
+
 def comp_position(comp: Mapping[str, Any]) -> tuple[float, float]:
     """Return RA and Dec in degrees of a star as VSP has it."""
     hours, degrees = (
@@ -395,9 +428,13 @@ def _brightness(comp: Mapping[str, Any]) -> float:
     return float(bands.get("V", next(iter(bands.values()), np.inf)))
 
 
-def chart_id(ra_deg: float, dec_deg: float, fov_arcmin: float, maglimit: float) -> str:
+def chart_id(
+    ra_deg: float, dec_deg: float, fov_arcmin: float, maglimit: float, special: str | None = None
+) -> str:
     """Return an id shaped like VSP's, ``X42585ESI``, made from the request."""
     text = f"{ra_deg:.4f} {dec_deg:.4f} {fov_arcmin:g} {maglimit:g}"
+    if special:
+        text += f" {special}"
     number = int(hashlib.sha256(text.encode()).hexdigest()[:12], 16)
     digits, rest = number % 100_000, number // 100_000
     letters = "".join(chr(ord("A") + rest // 26**power % 26) for power in range(3))

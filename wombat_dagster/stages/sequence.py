@@ -1,34 +1,51 @@
 """Finds the variable and the chart stars that may serve, for the extent of the frames."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from wombat_dagster import config
-from wombat_dagster.catalogs.vsp import FOV_LADDER_ARCMIN
+from wombat_dagster.catalogs.base import BadAnswer, BadRequest
+from wombat_dagster.catalogs.cache import AnswerCache
+from wombat_dagster.catalogs.vsp import FOV_LADDER_ARCMIN, read_chart
 from wombat_dagster.domain import (
     Aperture,
     CompCandidates,
+    CompSequence,
     FrameSolution,
+    KnownVariable,
     Observation,
     ReducedFrame,
     Reduction,
     Variable,
+    VsxUnavailable,
     WcsSolution,
 )
 from wombat_dagster.observatory import Observatory
-from wombat_dagster.science.astrometry import chart_radius_arcmin, position_at_epoch
-from wombat_dagster.science.profile import choose_aperture
+from wombat_dagster.science.apertures import choose_aperture
+from wombat_dagster.science.astrometry import (
+    chart_radius_arcmin,
+    position_at_epoch,
+    separation_deg,
+)
 from wombat_dagster.science.sequence import (
+    PersonsChoices,
     UnknownFilter,
     band_of,
+    measured_magnitude,
     select_candidates,
 )
+from wombat_dagster.stages.pixels import CalibratedFrames
+from wombat_dagster.store.comp_choices import Choice, CompChoices
+
+log = logging.getLogger(__name__)
 
 Solved = list[tuple[ReducedFrame, FrameSolution, WcsSolution]]
 
 JD_OF_ORDINAL_0 = 1721424.5
+SAME_CENTRE_DEG = 0.002  # charts are centred on the variable, to 0.001 degrees
 
 
 def solved_frames(reduction: Reduction, solutions: Sequence[FrameSolution]) -> Solved:
@@ -77,6 +94,21 @@ def choose_comps(
     chart = observatory.vsp.chart(
         variable.ra_deg, variable.dec_deg, 2 * radius_arcmin, settings.aavso.maglimit
     )
+    overrides = settings.for_camera(group.camera).filters
+    _, comp_band, _ = band_of(observation.filter, overrides)
+    place = position_at_epoch(variable, _jd(observation))
+    measured_mag = None
+    if variable.mag_bright is None:
+        frame, wcs = _typical(solved)
+        measured_mag = measured_magnitude(
+            CalibratedFrames(observatory, observation, reduction).stars(frame),
+            wcs,
+            place,
+            chart.stars,
+            comp_band,
+            fwhm_px=detected_fwhm_px(solved),
+        )
+    known, known_note = _known_variables(observatory, variable, radius_arcmin / 60.0)
     annulus_px = aperture_of(settings.photometry, detected_fwhm_px(solved)).sky_outer_px
     candidates = select_candidates(
         chart,
@@ -85,21 +117,99 @@ def choose_comps(
         group.width_px,
         group.height_px,
         header_filter=observation.filter,
-        overrides=settings.for_camera(group.camera).filters,
+        overrides=overrides,
         margin_px=annulus_px + settings.comps.edge_margin_px,
         window=settings.comps.window,
         window_mag=settings.comps.window_mag,
-        check=target.check,
-        comps=target.comps,
-        ban=target.ban,
-        target_place=position_at_epoch(variable, _jd(observation)),
+        choices=persons_choices(observatory, observation.target),
+        known_variables=known,
+        target_place=place,
         target_colour=target.colour.get("B-V"),
+        measured_mag=measured_mag,
         other_bands=_other_bands(observatory, observation, group.camera),
     )
-    notes = [*chart.notes, *candidates.notes]
+    notes = [*chart.notes, *known_note, *candidates.notes]
     if 2 * radius_arcmin > FOV_LADDER_ARCMIN[-1]:
         notes.append(f"frames wider than the chart: comps from its {FOV_LADDER_ARCMIN[-1]:.0f}'")
     return replace(candidates, notes=tuple(notes))
+
+
+def _known_variables(
+    observatory: Observatory, variable: Variable, radius_deg: float
+) -> tuple[tuple[KnownVariable, ...] | None, list[str]]:
+    """Return the variables of the field by VSX; None, and a note on it, when it cannot be asked.
+
+    The chart's own comments still serve then: the observation is not parked for this.
+    """
+    try:
+        return observatory.vsx.variables_around(variable.ra_deg, variable.dec_deg, radius_deg), []
+    except (VsxUnavailable, BadRequest) as away:
+        log.warning("the variables of the field are not known: %s", away)
+        return None, [f"comps not compared with VSX's variables: {away}"]
+
+
+def persons_choices(observatory: Observatory, target: str) -> PersonsChoices:
+    """Return the comps a person chose for a target: in wombat.toml, else with ``wombat comps``.
+
+    On a star, or a check star, of which wombat.toml speaks, it is wombat.toml that counts; its
+    `comps` speak of all stars.
+    """
+    settings = observatory.settings.for_target(target) or config.TargetSettings(directory=[])
+    chosen = CompChoices(observatory.status.path).of(names_of(observatory, target))
+    spoken_of = {settings.check, *settings.comps, *settings.ban}
+    free = {auid: choice for auid, choice in chosen.items() if auid not in spoken_of}
+    checks = [auid for auid, choice in free.items() if choice is Choice.CHECK]
+    return PersonsChoices(
+        check=settings.check or next(iter(checks), None),
+        pins=tuple(
+            auid for auid, choice in free.items() if choice is Choice.PIN and not settings.comps
+        ),
+        comps=tuple(settings.comps),
+        ban=(*settings.ban, *(auid for auid, choice in free.items() if choice is Choice.BAN)),
+    )
+
+
+def names_of(observatory: Observatory, target: str) -> list[str]:
+    """Return the directories of a target, `target` first: ``[[target]]`` may give it several."""
+    settings = observatory.settings.for_target(target)
+    others = settings.directory if settings else []
+    return [target, *(name for name in others if name.casefold() != target.casefold())]
+
+
+def charts_on_disk(
+    observatory: Observatory,
+    *,
+    chart_ids: Collection[str] = (),
+    place: tuple[float, float] | None = None,
+) -> list[CompSequence]:
+    """Return the charts kept on disk of these ids, or about `place` (degrees), the newest last.
+
+    Nobody is asked.
+    """
+    charts = []
+    for _, kept in AnswerCache(observatory.layout.cache / "vsp").all():
+        try:
+            chart_id, stars = read_chart(kept.content)
+            centre = float(kept.request["ra_deg"]), float(kept.request["dec_deg"])
+        except (BadAnswer, KeyError, TypeError, ValueError):
+            continue
+        about = (
+            place is not None
+            and separation_deg(*centre, *place) <= SAME_CENTRE_DEG
+            and "special" not in kept.request  # a chart of standard stars
+        )
+        if chart_id in chart_ids or about:
+            chart = CompSequence(
+                chart_id=chart_id,
+                ra_deg=centre[0],
+                dec_deg=centre[1],
+                fov_arcmin=kept.request["fov_arcmin"],
+                maglimit=kept.request["maglimit"],
+                stars=stars,
+                fetched_utc=kept.fetched_utc,
+            )
+            charts.append(chart)
+    return sorted(charts, key=lambda chart: chart.fetched_utc)
 
 
 def detected_fwhm_px(solved: Solved) -> float:
@@ -107,6 +217,13 @@ def detected_fwhm_px(solved: Solved) -> float:
     widths_px = np.array([s.fwhm_median_px or np.nan for _, s, _ in solved])
     widths_px = widths_px[np.isfinite(widths_px)]
     return float(np.median(widths_px)) if widths_px.size else np.nan
+
+
+def _typical(solved: Solved) -> tuple[ReducedFrame, WcsSolution]:
+    """Return the frame nearest the median FWHM of the detections, with its solution."""
+    median_px = detected_fwhm_px(solved)
+    frame, _, wcs = min(solved, key=lambda s: abs((s[1].fwhm_median_px or np.inf) - median_px))
+    return frame, wcs
 
 
 def _jd(observation: Observation) -> float:

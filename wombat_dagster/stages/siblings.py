@@ -1,4 +1,8 @@
-"""Observations of one target in one night through several filters: together they tell a colour."""
+"""What magnitudes are made of beside their own table: sibling filters and stored coefficients.
+
+Siblings are observations of one target in one night through several filters, measured with the
+same camera (coefficients are a camera's own): together they tell a colour.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -6,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from wombat_dagster.domain import Observation
 from wombat_dagster.observatory import Observatory
 
+COEFFICIENTS = "coefficients"
+"""Beside the keys of siblings in the inputs of magnitudes: the version of what is stored."""
+
 
 def sibling_versions(observatory: Observatory, observation: Observation) -> dict[str, str]:
-    """Return the versions of the sibling filters' tables, by their keys.
-
-    Siblings are those measured with the same camera: coefficients are a camera's own.
-    """
+    """Return the versions of the sibling filters' tables, by their keys."""
     status = observatory.status
     return _versions(
         observation,
@@ -24,27 +28,42 @@ def sibling_versions(observatory: Observatory, observation: Observation) -> dict
 def stale_magnitudes(observatory: Observatory) -> list[Observation]:
     """Return whose magnitudes exist, are not submitted and would come out otherwise by now.
 
-    They do when a sibling filter was measured, or measured again, since. In the order of
+    They do when a sibling filter was measured, or measured again, since, and when the stored
+    coefficients of their camera and instrument epoch are others. In the order of
     `StatusDatabase.targets`. Only a camera with coefficients makes anything of its siblings.
     """
-    if not any(instrument.transform for instrument in observatory.settings.instrument):
-        return []
+    return list(stale_inputs(observatory))
+
+
+def stale_inputs(observatory: Observatory) -> dict[Observation, dict[str, str]]:
+    """Return `stale_magnitudes` with the versions that they are to be made of, by name."""
+    from wombat_dagster.stages.coefficients import KnownCoefficients
+
     status = observatory.status
-    rows = status.targets()
     used = status.product_inputs_of("standard_magnitudes")
+    known = KnownCoefficients(observatory)
+    if known.is_empty and not any(COEFFICIENTS in inputs for inputs in used.values()):
+        return {}
+    rows = status.targets()
     versions, cameras = status.product_versions("photometry_table"), status.light_cameras()
     units = defaultdict(list)
     for row in rows:
         units[row.observation.date, row.observation.target].append(row.observation)
-    stale = []
+    stale = {}
     for row in rows:
         one = row.observation
         if row.submitted is not None or one.key not in used:
             continue
-        if not observatory.settings.for_camera(cameras[one.key]).transform:
+        coefficients = known.of(cameras[one.key], one.date)
+        if not coefficients.values and COEFFICIENTS not in used[one.key]:
             continue
-        if used[one.key] != _versions(one, units[one.date, one.target], versions, cameras):
-            stale.append(one)
+        wanted = {}
+        if coefficients.values:
+            wanted = _versions(one, units[one.date, one.target], versions, cameras)
+        if coefficients.version:
+            wanted[COEFFICIENTS] = coefficients.version
+        if used[one.key] != wanted:
+            stale[one] = wanted
     return stale
 
 

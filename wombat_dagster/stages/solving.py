@@ -3,6 +3,7 @@
 The solvers are in `solvers`, the detection in `science`; here they meet files and the database.
 """
 
+import datetime as dt
 import logging
 import os
 from collections import Counter
@@ -27,11 +28,12 @@ from wombat_dagster.domain import (
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.products import read_product
 from wombat_dagster.science import overscan
-from wombat_dagster.science.astrometry import separation_deg, sky
+from wombat_dagster.science.astrometry import parallactic_angle_deg, separation_deg, sky
 from wombat_dagster.solvers.base import Reference, SolveRequest
 from wombat_dagster.solvers.catalogue import CatalogueSolver
 from wombat_dagster.solvers.existing import HeaderSolver
 from wombat_dagster.solvers.ladder import (
+    ROTATION_TOLERANCE_DEG,
     first_good_frame,
     propagate_frame,
     solve_frame,
@@ -44,6 +46,7 @@ from wombat_dagster.store.tables import UnreadableProduct
 
 log = logging.getLogger(__name__)
 
+JD_OF_ORDINAL_0 = 1721424.5
 SCALE_TOLERANCE = 0.05
 TABLE_RADIUS_DIAGONALS = 1.5  # the header may point half a frame off
 TABLE_RADIUS_UNKNOWN_SCALE_DEG = 5.0
@@ -318,7 +321,11 @@ class _Night:
         reference = self._reference(index)
         if reference is None:
             return False
-        carried = propagate_frame(self._request(index, reference, NO_IMAGE), reference)
+        carried = propagate_frame(
+            self._request(index, reference, NO_IMAGE),
+            reference,
+            rotation_tolerance_deg=self._rotation_tolerance_deg(index),
+        )
         if carried.solution is None:
             return False
         self._solutions[index] = self._with_fov(carried)
@@ -339,6 +346,7 @@ class _Night:
                 header=HeaderSolver(),
                 stars=observatory.stars_around,
                 blind=observatory.settings.solve.blind and hopeful,
+                rotation_tolerance_deg=self._rotation_tolerance_deg(index),
             )
             if astap is not None:
                 analysis = astap.analyse(request.image_path, request.snr_min)
@@ -372,15 +380,49 @@ class _Night:
         height_deg = solved.solution.scale_y_arcsec_px * self._reduction.group.height_px / 3600
         return replace(solved, fov_used_deg=height_deg)
 
-    def _reference(self, index: int) -> Reference | None:
+    def _nearest_solved(self, index: int) -> int | None:
         """Return the solved frame nearest in time, None when there is none yet."""
         solved = [i for i, s in self._solutions.items() if s.solution is not None]
-        if not solved:
+        return min(solved, key=lambda i: abs(i - index), default=None)
+
+    def _rotation_tolerance_deg(self, index: int) -> float:
+        """Return how far a frame may be turned against the nearest solved one.
+
+        On a mount without a third axis the field has turned in between: by how much, the site
+        tells. Where that is not known, only a mount that follows the sky is expected.
+        """
+        nearest = self._nearest_solved(index)
+        configured = self._observatory.settings.site
+        site = configured.site() if configured else self._frames[index].site_hint
+        if nearest is None or site is None:
+            return ROTATION_TOLERANCE_DEG
+        solution = self._solutions[nearest].solution
+        assert solution is not None
+        here_deg, there_deg = parallactic_angle_deg(
+            [_jd_utc(self._frames[i]) for i in (index, nearest)],
+            site,
+            solution.ra_deg,
+            solution.dec_deg,
+        )
+        turned_deg = abs((here_deg - there_deg + 180.0) % 360.0 - 180.0)
+        return ROTATION_TOLERANCE_DEG + float(turned_deg)
+
+    def _reference(self, index: int) -> Reference | None:
+        """Return the solved frame nearest in time, None when there is none yet."""
+        nearest = self._nearest_solved(index)
+        if nearest is None:
             return None
-        nearest = min(solved, key=lambda i: abs(i - index))
         record = self._solutions[nearest]
         assert record.solution is not None
         assert record.status in (SolveStatus.SOLVED, SolveStatus.PROPAGATED)
         return Reference(
             solution=record.solution, detections=self._stars(nearest), file=record.file
         )
+
+
+def _jd_utc(frame: ReducedFrame) -> float:
+    """Return the Julian date at mid-exposure."""
+    start = dt.datetime.fromisoformat(frame.start_utc)
+    into_day = start - start.replace(hour=0, minute=0, second=0, microsecond=0)
+    seconds = into_day.total_seconds() + frame.exposure_s / 2
+    return start.toordinal() + JD_OF_ORDINAL_0 + seconds / 86400.0

@@ -12,23 +12,26 @@ from wombat_dagster.domain import (
 )
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.products import read_product
-from wombat_dagster.science.standard import choose_transformation, standardise
-from wombat_dagster.stages.siblings import sibling_versions
+from wombat_dagster.science.colour_terms import choose_transformation
+from wombat_dagster.science.extinction import Extinction
+from wombat_dagster.science.site import choose_site
+from wombat_dagster.science.standard import standardise
+from wombat_dagster.stages.check_history import (
+    change_of_check_star,
+    nights_before,
+    remember,
+    same_check_star,
+)
+from wombat_dagster.stages.coefficients import StoredCoefficients, coefficients_of
+from wombat_dagster.stages.siblings import COEFFICIENTS, sibling_versions
 from wombat_dagster.store.tables import UnreadableProduct
 
 
 def transformation_of(
     observatory: Observatory, observation: Observation, reduction: Reduction, band: str
 ) -> Transformation:
-    instrument = observatory.settings.for_camera(reduction.group.camera)
-    target = observatory.settings.for_target(observation.target)
-    return choose_transformation(
-        band,
-        instrument.transform,
-        instrument.transform_error,
-        target.colour if target else {},
-        target.colour_error if target else {},
-    )
+    stored = coefficients_of(observatory, reduction.group.camera, observation.date)
+    return _transformation(observatory, observation, stored, band)
 
 
 def standard_magnitudes_of(
@@ -39,24 +42,70 @@ def standard_magnitudes_of(
 ) -> StandardMagnitudes:
     """Return the standard magnitudes of T1 and T2, with the colour of what siblings there are.
 
-    A sibling whose table is gone or damaged is none, and noted. Raises NoStandard.
+    A sibling whose table is gone or damaged is none, and noted. What T2 says is remembered for the
+    nights after. Raises NoStandard.
     """
-    instrument = observatory.settings.for_camera(reduction.group.camera)
-    versions = sibling_versions(observatory, observation) if instrument.transform else {}
+    settings = observatory.settings.magnitudes
+    epoch = observatory.settings.for_camera(reduction.group.camera).epoch_of(observation.date)
+    stored = coefficients_of(observatory, reduction.group.camera, observation.date)
+    versions = sibling_versions(observatory, observation) if stored.values else {}
     siblings, lost = _readable(observatory, versions)
+    before = nights_before(observatory, observation, table)
     magnitudes = standardise(
         table,
-        transformation=transformation_of(observatory, observation, reduction, table.band),
-        merr=observatory.settings.magnitudes.merr,
+        transformation=_transformation(observatory, observation, stored, table.band),
+        merr=settings.merr,
+        ensemble=settings.ensemble,
+        colour_fit=settings.colour_fit,
         siblings=list(siblings.values()),
-        coefficients=instrument.transform,
-        coefficient_errors=instrument.transform_error,
+        coefficients=stored.values,
+        coefficient_errors=stored.errors,
+        extinction=_extinction(observatory, reduction, table),
+        earlier=same_check_star(before, table, since=epoch),
     )
+    inputs = {key: versions[key] for key in siblings}
+    if stored.version:
+        inputs[COEFFICIENTS] = stored.version
+    remember(observatory, observation, table, magnitudes)
     return replace(
         magnitudes,
-        sibling_versions={key: versions[key] for key in siblings},
-        notes=(*magnitudes.notes, *lost),
+        sibling_versions=inputs,
+        notes=(*magnitudes.notes, *lost, *change_of_check_star(before, table)),
     )
+
+
+def _transformation(
+    observatory: Observatory, observation: Observation, stored: StoredCoefficients, band: str
+) -> Transformation:
+    target = observatory.settings.for_target(observation.target)
+    return choose_transformation(
+        band,
+        stored.values,
+        stored.errors,
+        target.colour if target else {},
+        target.colour_error if target else {},
+        source=stored.source,
+    )
+
+
+def _extinction(
+    observatory: Observatory, reduction: Reduction, table: PhotometryTable
+) -> Extinction | None:
+    """Return the camera's extinction at the site that the night's times were made for."""
+    settings, frames = observatory.settings, reduction.frames
+    of_camera = settings.for_camera(reduction.group.camera).extinction
+    if not of_camera:
+        return None
+    site = choose_site(
+        settings.site.site() if settings.site else None,
+        next((frame.site_hint for frame in frames if frame.site_hint), None),
+        [frame.start_utc for frame in frames],
+        [frame.exposure_s for frame in frames],
+        ra_deg=table.variable.ra_deg,
+        dec_deg=table.variable.dec_deg,
+        airmass_header=[frame.airmass_header for frame in frames],
+    )
+    return Extinction(mag_per_airmass=of_camera, site=site)
 
 
 def _readable(

@@ -473,11 +473,15 @@ class StatusDatabase:
                 )  # fmt: skip
 
     def check_nights(self, star: str, band: str, camera: str | None) -> list[CheckNight]:
-        """Return what the check stars of a variable say in one band and camera, oldest first."""
+        """Return what the check stars of a variable say in one band and camera, oldest first.
+
+        Of observations that have magnitudes now and were not rejected by the person.
+        """
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT record FROM check_night WHERE star = ? AND band = ? AND camera IS ?"
-                " AND key IN (SELECT key FROM target) ORDER BY date, key",
+                " AND key IN (SELECT key FROM target WHERE apphot IN ('validate', 'held')"
+                " AND ifnull(submitted, '') <> 'usrrej') ORDER BY date, key",
                 (star, band, camera),
             ).fetchall()
         return [load_json(CheckNight, row["record"]) for row in rows]

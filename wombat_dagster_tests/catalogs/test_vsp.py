@@ -288,3 +288,19 @@ def test_the_probe_tells_whether_vsp_is_back(sky):
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(sky, monkeypatch, proxy):
     monkeypatch.setenv(proxy, "http://127.0.0.1:9")
     assert len(sky.chart().stars) == 6
+
+
+def test_a_standard_field_has_a_chart_of_its_own(tmp_path):
+    """Comparison stars never stand for standards, though the chart covers the place."""
+    standard = {**XZ_CYG["photometry"][0], "auid": "000-STD-001"}
+    with StandInAavso(comps=XZ_CYG["photometry"], standards=[standard]) as server:
+        sky = Sky(server, tmp_path)
+        comps = sky.chart()
+        for _ in range(2):  # the second time from the cache
+            standards = sky.vsp().chart(RA, DEC, 60.0, 16.5, standard_field=True)
+        assert [star.auid for star in standards.stars] == ["000-STD-001"]
+        assert len(comps.stars) == 6
+        assert sky.asked == 2
+        assert sky.chart() == comps
+    with pytest.raises(VspUnavailable):
+        sky.vsp(timeout_s=0.2, retries=0).chart(RA + 20, DEC, 60.0, 16.5, standard_field=True)

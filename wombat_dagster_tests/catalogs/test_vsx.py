@@ -12,6 +12,7 @@ from wombat_dagster.catalogs.base import Clock, Pace
 from wombat_dagster.catalogs.vsx import (
     Vsx,
     first_number,
+    known_variables,
     magnitude,
     name_variants,
     read_list,
@@ -287,3 +288,103 @@ def test_an_object_is_read_alone_in_a_list_or_not_at_all():
     assert read_object({"VSXObject": R_CAR}) == read_object({"VSXObject": [R_CAR]}) == [R_CAR]
     assert read_object({"VSXObject": []}) == read_object({"VSXObject": {}}) == []
     assert len(read_object({"VSXObject": [R_CAR, SMALL_R_CAR]})) == 2
+
+
+# ------------------------------------------------------------------------ variables of the field
+
+COM_CENTRE = (196.5, 18.3)
+
+
+def lists_asked(sky):
+    return [q for _, q in sky.server.queries if q["view"] == "api.list"]
+
+
+def test_the_variables_of_a_field_come_with_name_type_and_auid(sky):
+    """Of the ten real entries, those within 0.5 deg of the centre, by hand; radius in degrees."""
+    found = sky.vsx().variables_around(*COM_CENTRE, 0.45)
+    by_name = {star.name: star for star in found}
+    assert set(by_name) == {"GP Com", "CSS_J130600.1+180046", "ASASSN-V J130647.48+182752.4"}
+    gp_com = by_name["GP Com"]
+    assert (gp_com.ra_deg, gp_com.dec_deg) == (196.42667, 18.01772)
+    assert (gp_com.auid, gp_com.variability_type) == ("000-BCV-502", "IBWD")
+    assert by_name["ASASSN-V J130647.48+182752.4"].auid is None
+    (asked,) = lists_asked(sky)
+    assert asked == {
+        "view": "api.list", "ra": "196.500", "dec": "18.300", "radius": "0.5", "tomag": "17.5",
+        "format": "json",
+    }  # fmt: skip
+
+
+def test_suspected_variables_are_told_and_stars_too_faint_for_charts_are_not(sky):
+    """CSS_J130246.9+182141 has its maximum at 18.399."""
+    found = sky.vsx().variables_around(83.43, -5.37, 0.1)
+    assert {s.name: s.variability_type for s in found} == {
+        "V0730 Ori": "INS", "NSV 2149": "suspected",
+    }  # fmt: skip
+    assert sky.vsx().variables_around(195.69565, 18.36147, 0.1) == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "constant"),
+    [
+        ({"VariabilityType": "CST", "Category": "Variable"}, True),
+        ({"VariabilityType": "CST:", "Category": "Suspected"}, True),
+        ({"VariabilityType": "CST|EA", "Category": "Variable"}, False),
+        ({"VariabilityType": "EA", "Category": "Non-variable"}, True),
+        ({"VariabilityType": "EA", "Category": "Variable"}, False),
+        ({"Category": "Suspected"}, False),
+        ({}, False),
+    ],
+)
+def test_a_star_that_vsx_found_constant_is_no_variable(entry, constant):
+    star = {"Name": "NSV 1", "RA2000": "1.0", "Declination2000": "2.0", **entry}
+    assert (known_variables({"VSXObjects": {"VSXObject": [star]}}) == ()) is constant
+
+
+def test_a_field_of_one_star_may_come_as_an_object_and_an_empty_one_as_a_list():
+    assert [s.name for s in known_variables({"VSXObjects": {"VSXObject": R_CAR}})] == ["R Car"]
+    assert known_variables(golden("vsx_list_empty.json")) == ()
+
+
+def test_one_star_of_a_field_that_cannot_be_read_does_not_cost_the_others(caplog):
+    broken = {**R_CAR, "RA2000": "?"}
+    found = known_variables({"VSXObjects": {"VSXObject": [broken, {"Name": "x"}, SMALL_R_CAR]}})
+    assert [s.name for s in found] == ["r Car"]
+    assert len(caplog.records) == 2
+
+
+def test_a_field_is_asked_for_once_in_30_days_and_serves_smaller_ones(sky):
+    first = sky.vsx().variables_around(*COM_CENTRE, 0.45)
+    sky.later(days=29)
+    assert sky.vsx().variables_around(196.5003, 18.2998, 0.31) == first  # pointed a little off
+    assert len(lists_asked(sky)) == 1
+    sky.later(days=2)
+    sky.vsx().variables_around(*COM_CENTRE, 0.45)
+    assert len(lists_asked(sky)) == 2
+    sky.vsx().variables_around(*COM_CENTRE, 0.6)
+    assert [q["radius"] for q in lists_asked(sky)] == ["0.5", "0.5", "0.75"]
+
+
+def test_a_field_without_variables_is_asked_for_again_the_next_day(sky):
+    for days in (0, 0.9, 0.2):
+        sky.later(days=days)
+        assert sky.vsx().variables_around(10.0, 10.0, 0.1) == ()
+    assert len(lists_asked(sky)) == 2
+
+
+@pytest.mark.parametrize("failure", ["500", "html", "cut", "refused"])
+def test_an_outage_is_never_a_field_without_variables(sky, failure):
+    sky.server.fail("vsx", failure)
+    with pytest.raises(VsxUnavailable):
+        sky.vsx().variables_around(*COM_CENTRE, 0.45)
+    assert len(lists_asked(sky)) == 1  # tried once: the night can do without
+    sky.server.fail("vsx", "none")
+    found = sky.vsx().variables_around(*COM_CENTRE, 0.45)
+    sky.later(days=400)
+    sky.server.fail("vsx", failure)
+    assert found == sky.vsx().variables_around(*COM_CENTRE, 0.45) != ()
+
+
+def test_no_field_is_wider_than_five_degrees(sky):
+    sky.vsx().variables_around(*COM_CENTRE, 12.0)
+    assert lists_asked(sky)[0]["radius"] == "5"

@@ -87,6 +87,22 @@ def test_a_single_aperture_has_no_suffix():
     assert not [name for name in names if name.startswith("rel_flux")]
 
 
+def test_radii_that_follow_the_seeing_come_with_their_factor_and_the_nights():
+    """DOMAIN section 4: Source_Radius, FWHM_Mult, Source_Rad(base), Sky_Rad(min), Sky_Rad(max)."""
+    fixed = header(aij.format_table(table()))
+    radii = np.array([[5.0, 10.0, 20.0], [6.0, 12.0, 24.0], [5.5, 11.0, 22.0]])
+    text = aij.format_table(table(radii_px=radii, frame_fwhm_px=np.array([2.5, 3.0, 2.75])))
+    place = fixed.index("Source_Radius") + 1
+    wanted = [*fixed[:place], "FWHM_Mult", "Source_Rad(base)", *fixed[place:]]
+    assert header(text) == wanted
+    read = aij.read_table(text)
+    assert read["Source_Radius"].tolist() == [5.0, 6.0, 5.5]
+    assert read["FWHM_Mult"].tolist() == [2.0, 2.0, 2.0]
+    assert read["Source_Rad(base)"].tolist() == [5.5, 5.5, 5.5]
+    assert read["Sky_Rad(min)"].tolist() == [10.0, 12.0, 11.0]
+    assert read["Sky_Rad(max)"].tolist() == [20.0, 24.0, 22.0]
+
+
 def test_pixel_conventions():
     """0-based (9.25, 19.5) on 500 rows: FITS 10.25, 20.5; IJ 9.75 and 500 + 0.5 - 20.5 = 480."""
     place = {"x_px": np.array([[9.25, 1.0]]), "y_px": np.array([[19.5, 1.0]])}

@@ -39,18 +39,6 @@ def measure(image, x, y, *, mask=None, aperture=APERTURE, **changes):
 # ------------------------------------------------------------------------------ exact sums
 
 
-@settings(deadline=None)
-@given(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5), st.floats(0.3, 12.0))
-def test_circle_overlap_equals_photutils_exact(x, y, radius):
-    from photutils.geometry import circular_overlap_grid
-
-    edges = np.arange(-14, 15) - 0.5
-    ours = photometry.circle_overlap((edges - x)[None], (edges - y)[None], radius)[0]
-    theirs = circular_overlap_grid(-14.5 - x, 13.5 - x, -14.5 - y, 13.5 - y, 28, 28, radius, 1, 1)
-    assert np.abs(ours - theirs).max() < 1e-11
-    assert ours.sum() == pytest.approx(math.pi * radius**2, rel=1e-11)
-
-
 def test_sums_equal_photutils_and_sep():
     import sep
     from photutils.aperture import CircularAperture
@@ -82,48 +70,6 @@ def test_a_star_gives_the_light_inside_the_circle():
 
 
 # ------------------------------------------------------------------------------------- sky
-
-
-def clipped_slowly(values):
-    """The definition, word by word: all pixels tested again in every pass."""
-    mean, sigma, kept = values.mean(), values.std(), values
-    for _ in range(100):
-        kept = values[np.abs(values - mean) <= 2 * sigma]
-        moved = abs(kept.mean() - mean)
-        mean, sigma = kept.mean(), kept.std()
-        if moved < 1e-4:
-            break
-    return mean, kept.size
-
-
-def test_sky_rejection_by_hand():
-    """Nine of 10 and one of 110: mean 20, sigma 30; 110 is 3 sigma off; then nothing scatters."""
-    assert photometry.clipped_sky(np.array([10.0] * 9 + [110.0])) == (10.0, 9)
-
-
-def test_a_pixel_may_come_back_into_the_sky():
-    """The re-test of all pixels matters: a cumulative clip would keep fewer."""
-    values = np.random.default_rng(4).gamma(2.0, 20.0, 400)
-    mean, n = photometry.clipped_sky(values)
-    slow_mean, slow_n = clipped_slowly(values)
-    assert (mean, n) == (pytest.approx(slow_mean, abs=1e-9), slow_n)
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 300))
-def test_sky_equals_its_definition(seed, n):
-    rng = np.random.default_rng(seed)
-    values = rng.normal(1000.0, 10.0, n) + rng.choice([0.0, 0.0, 0.0, 300.0], n)
-    mean, kept = photometry.clipped_sky(values)
-    slow_mean, slow_kept = clipped_slowly(values)
-    assert mean == pytest.approx(slow_mean, abs=1e-7)
-    assert kept == slow_kept
-
-
-def test_no_sky_pixels_is_no_sky():
-    mean, n = photometry.clipped_sky(np.array([]))
-    assert math.isnan(mean)
-    assert n == 0
 
 
 def test_annulus_pixels_have_their_centres_between_the_radii():
@@ -229,6 +175,119 @@ def test_places_measured_carry_their_sky_position():
     assert np.isnan(measure(image, [70.0], [60.0]).ra_deg[0])
 
 
+def test_the_centre_of_gravity_by_hand():
+    """10 ADU in one pixel and 30 in the next along x, 1 px apart in y: (0.75, 0.75) of the way."""
+    image = np.full((60, 60), 100.0)
+    image[30, 30], image[31, 31] = 110.0, 130.0
+    got = measure(image, [30.0], [30.0], recentre_limit_px=2.0, centroid="howell")
+    assert (got.x_px[0], got.y_px[0]) == (pytest.approx(30.75), pytest.approx(30.75))
+
+
+def test_the_centre_of_gravity_follows_a_neighbour():
+    """Which the windowed one does not: 20,000 of 70,000 ADU at 7 px are 2 px."""
+    image = sky_with([(70.0, 60.0, 50_000.0), (77.0, 60.0, 20_000.0)])
+    wide = domain.Aperture(radius_px=14.0, sky_inner_px=20.0, sky_outer_px=30.0)
+    near = {"aperture": wide, "recentre_limit_px": 4.0, "fwhm_px": 4.7}
+    gravity = measure(image, [70.0], [60.0], centroid="howell", **near)
+    window = measure(image, [70.0], [60.0], centroid="windowed", **near)
+    assert gravity.x_px[0] == pytest.approx(72.0, abs=0.02)
+    assert abs(window.x_px[0] - 70.0) < 0.2
+
+
+@pytest.mark.parametrize("kind", ["windowed", "howell"])
+def test_a_bad_pixel_in_the_core_does_not_move_the_centroid(kind):
+    """Left out, the pixel beside the centre of a star of sigma 2 px would move it by 0.2 px."""
+    image = sky_with([(70.3, 60.1, 50_000.0)])
+    mask = np.zeros(image.shape, np.uint8)
+    image[60, 71], mask[60, 71] = 9_000.0, MaskBit.BAD
+    got = measure(image, [70.0], [60.0], mask=mask, recentre_limit_px=3.0, centroid=kind)
+    assert (got.x_px[0], got.y_px[0]) == (
+        pytest.approx(70.3, abs=0.02),
+        pytest.approx(60.1, abs=0.02),
+    )
+
+
+def test_where_no_centroid_is_wanted_the_prediction_is_kept():
+    image = sky_with([(70.3, 60.6, 50_000.0)])
+    got = measure(image, [70.0], [60.0], recentre_limit_px=4.0, centroid="off")
+    assert (got.x_px[0], got.y_px[0], got.flags[0]) == (70.0, 60.0, 0)
+
+
+def test_a_centroid_does_not_depend_on_the_stars_beside_it():
+    rng = np.random.default_rng(3)
+    image = rng.normal(300.0, 12.0, (200, 200))
+    x, y = rng.uniform(30, 170, (2, 30))
+    together = measure(image, x, y, recentre_limit_px=4.7)
+    alone = measure(image, x[:1], y[:1], recentre_limit_px=4.7)
+    assert (alone.x_px[0], alone.y_px[0]) == (together.x_px[0], together.y_px[0])
+
+
+# ----------------------------------------------------------------------------- several radii
+
+
+def crowd(n_stars, *, seed, shape=(400, 400)):
+    """A noisy frame of stars, some over the edge, with hot, bad and saturated pixels."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(-4, shape[1] + 4, n_stars), rng.uniform(-4, shape[0] + 4, n_stars)
+    light = 10 ** rng.uniform(3, 5, n_stars)
+    image = sky_with(list(zip(x, y, light, strict=True)), shape=shape)
+    image += rng.normal(0.0, 5.0, shape)
+    mask = np.zeros(shape, np.uint8)
+    mask[tuple(rng.integers(0, shape[0], (2, 500)))] = rng.choice([1, 2, 4, 8], 500)
+    image[tuple(rng.integers(0, shape[0], (2, 50)))] = np.nan
+    return image.astype(np.float32), mask, x + rng.normal(0, 0.5, n_stars), y
+
+
+def sums(image, mask, x, y, radii_px, **changes):
+    settings = {
+        "sky_inner_px": 13.0,
+        "sky_outer_px": 20.0,
+        "gain_e_adu": 1.0,
+        "read_noise_e": 0.0,
+        "recentre_limit_px": 3.0,
+    } | changes
+    return photometry.sum_stars(image, mask, x, y, radii_px=np.array(radii_px), **settings)
+
+
+@pytest.mark.parametrize("kind", ["windowed", "howell", "off"])
+def test_the_sum_at_one_radius_is_that_of_the_full_measurement(kind):
+    """300 stars: more than one block of them."""
+    image, mask, x, y = crowd(300, seed=1)
+    full = measure(image, x, y, mask=mask, recentre_limit_px=3.0, centroid=kind)
+    short = sums(image, mask, x, y, [APERTURE.radius_px], centroid=kind)
+    assert (full.flags & Flag.BAD_PIXEL).any()
+    assert (full.flags & Flag.UNMEASURED).any()
+    assert np.array_equal(short.flags[:, 0], full.flags)
+    for name in ("x_px", "y_px"):
+        assert np.array_equal(getattr(short, name), getattr(full, name))
+    for name in ("source_sky_adu", "source_error_adu", "snr"):
+        np.testing.assert_allclose(getattr(short, name)[:, 0], getattr(full, name), rtol=1e-9)
+    measured = (full.flags & Flag.UNMEASURED) == 0
+    assert np.array_equal(short.sky_adu_px[measured], full.sky_adu_px[measured])
+    assert np.array_equal(short.n_sky_px[measured], full.n_sky_px[measured])
+
+
+def test_each_radius_has_its_own_sum_and_flags():
+    """That of 9 px holds the saturated pixel and leaves the frame, that of 5 does neither."""
+    image = sky_with([(70.0, 60.0, 50_000.0), (7.0, 60.0, 50_000.0)])
+    mask = np.zeros(image.shape, np.uint8)
+    mask[60, 77] = MaskBit.SATURATED
+    got = sums(image, mask, [70.0, 7.0], [60.0, 60.0], [9.0, 5.0], recentre_limit_px=0.0)
+    edge = Flag.NEAR_EDGE
+    assert got.flags.tolist() == [[Flag.SATURATED, 0], [edge | Flag.UNMEASURED, edge]]
+    for index, radius in enumerate((9.0, 5.0)):
+        lit = 1 - math.exp(-(radius**2) / (2 * (SIGMA_PX**2 + 2 / 12)))
+        assert got.source_sky_adu[0, index] == pytest.approx(50_000 * lit, rel=1e-3)
+    assert np.isnan(got.source_sky_adu[1, 0])
+    assert got.source_sky_adu[1, 1] == pytest.approx(got.source_sky_adu[0, 1], rel=1e-3)
+    assert got.source_sky_adu.shape == got.snr.shape == (2, 2)
+    assert got.sky_adu_px.shape == got.n_sky_px.shape == (2,)
+
+
+def test_no_stars_have_no_sums():
+    assert sums(np.full((60, 60), 1.0), None, [], [], [2.0, 3.0]).source_sky_adu.shape == (0, 2)
+
+
 # ------------------------------------------------------------------------------------- shapes
 
 
@@ -291,6 +350,17 @@ def test_peak_is_the_highest_pixel_with_its_sky():
     image[60, 78] = 9e9  # 8 px off: half of it inside
     image[60, 79] = 9e10  # beyond
     assert measure(image, [70.0], [60.0]).peak_adu[0] == 9e9
+
+
+def test_peak_leaves_out_a_pixel_of_which_less_than_a_hundredth_is_inside():
+    """Radius 8.505: of the pixel 9 px off a sliver 0.005 px high, 0.3 % of it, is inside."""
+    image = sky_with([(70.0, 60.0, 50_000.0)])
+    image[60, 79] = 9e9
+    small, large = (
+        domain.Aperture(radius_px=r, sky_inner_px=13.0, sky_outer_px=20.0) for r in (8.505, 8.53)
+    )
+    assert measure(image, [70.0], [60.0], aperture=small).peak_adu[0] < 9e9
+    assert measure(image, [70.0], [60.0], aperture=large).peak_adu[0] == 9e9
 
 
 # --------------------------------------------------------------------------- masks and edges

@@ -186,32 +186,3 @@ def test_stars_wider_than_fifteen_pixels_are_out_of_focus():
     image = frame(places=PLACES[3:4], peaks=[20_000.0], fwhm=17.0)
     with pytest.raises(domain.BadPsf, match=r"FWHM 1[67]"):
         fit(image, found(PLACES[3:4], [20_000.0], fwhm=17.0))
-
-
-# --------------------------------------------------------------------------------- aperture
-
-
-def test_aperture_from_the_fwhm():
-    """5 px: 1.7, 3.4 and 6.8 times are 8.5, 17 and 34."""
-    got = profile.choose_aperture(5.0)
-    assert (got.radius_px, got.sky_inner_px, got.sky_outer_px) == pytest.approx((8.5, 17.0, 34.0))
-
-
-def test_small_stars_keep_a_gap_and_enough_sky():
-    """1 px: radius 2.5, gap 5 gives 7.5; 6.8 is inside that, so √(7.5² + 4·2.5²) = 9.01388."""
-    got = profile.choose_aperture(1.0)
-    assert (got.radius_px, got.sky_inner_px) == (2.5, 7.5)
-    assert got.sky_outer_px == pytest.approx(9.013878)
-
-
-@pytest.mark.parametrize("fwhm_px", [math.nan, math.inf, 0.0])
-def test_no_aperture_without_a_fwhm(fwhm_px):
-    with pytest.raises(domain.BadPsf, match="no aperture"):
-        profile.choose_aperture(fwhm_px)
-
-
-def test_fixed_radii_override():
-    got = profile.choose_aperture(math.nan, radius_px=6.0, sky_inner_px=9.0, sky_outer_px=15.0)
-    assert got.radius_px == 6.0
-    got = profile.choose_aperture(5.0, radius_px=6.0, sky_inner_px=9.0, sky_outer_px=15.0)
-    assert got == domain.Aperture(radius_px=6.0, sky_inner_px=9.0, sky_outer_px=15.0)

@@ -99,12 +99,18 @@ def comp(number, *, east=0.0, north=0.1, v=10.5, error=0.02, comment="", **bands
     )
 
 
-def select(*stars, variable=VARIABLE, frames=FRAMES, **changes):
+def select(
+    *stars, variable=VARIABLE, frames=FRAMES, check=None, pins=(), comps=(), ban=(), **changes
+):
     chart = domain.CompSequence(
         chart_id="X123", ra_deg=50.0, dec_deg=0.0, fov_arcmin=60.0, maglimit=16.5, stars=stars,
         fetched_utc="2025-10-15T00:00:00",
     )  # fmt: skip
-    settings = {"header_filter": "V", "overrides": {}, "margin_px": 30.0} | changes
+    choices = sequence.PersonsChoices(
+        check=check, pins=tuple(pins), comps=tuple(comps), ban=tuple(ban)
+    )
+    settings = {"header_filter": "V", "overrides": {}, "margin_px": 30.0, "choices": choices}
+    settings |= changes
     return sequence.select_candidates(chart, variable, frames, WIDTH, HEIGHT, **settings)
 
 
@@ -171,6 +177,28 @@ def test_without_a_maximum_the_measured_magnitude_opens_the_window():
     assert "any magnitude" in select(*stars, variable=no_range).notes[0]
 
 
+def test_the_variables_magnitude_by_the_chart_stars_around_it():
+    """T1 half as bright as the star of 10.0: 10.753, by hand; the median shrugs off a bad one.
+
+    Places by the frame of 0.001 deg per px, the target at (499.5, 399.5), east to the left.
+    """
+    found = detections(
+        (499.5, 399.5, 500.0), (399.5, 399.5, 1000.0), (599.5, 399.5, 398.1), (499.5, 599.5, 10.0)
+    )  # fmt: skip
+    stars = [
+        comp(1, east=0.1, north=0.0, v=10.0),
+        comp(2, east=-0.1, north=0.0, v=11.0),
+        comp(3, north=0.2, v=9.0),  # fainter in the frame than it is
+        comp(4, north=-0.2, v=5.0),  # not detected
+    ]
+    arguments = {"fwhm_px": 3.0, "comp_band": "V"}
+    got = sequence.measured_magnitude(found, solution(), (50.0, 0.0), stars, **arguments)
+    assert got == pytest.approx(10.753, abs=2e-3)
+    assert sequence.measured_magnitude(found, solution(), (50.1, 0.3), stars, **arguments) is None
+    nobody = sequence.measured_magnitude(found, solution(), (50.0, 0.0), stars[3:], **arguments)
+    assert nobody is None
+
+
 def test_every_unused_star_has_its_one_reason():
     got = select(
         comp(1),
@@ -219,6 +247,87 @@ def test_the_persons_stars_go_before_the_window():
     assert numbers(got) == [3, 1, 2]
     assert reasons(got) == {4: Unused.BANNED}
     assert "000-TST-099, is not usable" in select(*stars, check="000-TST-099").notes[-1]
+
+
+def test_a_pin_opens_the_window_for_one_star_and_shuts_nobody_out():
+    stars = [comp(1), comp(2, v=14.0), comp(3, v=6.0), comp(4)]
+    got = select(*stars, pins=["000-TST-002"])
+    assert sorted(numbers(got)) == [1, 2, 4]
+    assert reasons(got) == {3: Unused.TOO_BRIGHT}
+
+
+def test_a_pinned_star_off_the_frame_or_without_the_band_has_its_reason():
+    stars = [comp(1), comp(2, v=14.0, north=0.38), comp(3, v=None, B=10.0), comp(4)]
+    pins = [f"000-TST-00{i}" for i in (2, 3)]
+    assert reasons(select(*stars, pins=pins)) == {2: Unused.OFF_IMAGE, 3: Unused.NO_BAND}
+    assert reasons(select(*stars, pins=pins, ban=pins))[2] is Unused.BANNED
+
+
+# ----------------------------------------------------------------------------- known variables
+
+
+def known(name, *, east=0.0, north=0.1, auid=None, kind="EA"):
+    return domain.KnownVariable(
+        name=name, ra_deg=50.0 + east, dec_deg=north, auid=auid, variability_type=kind
+    )
+
+
+def test_a_comp_that_vsx_lists_as_variable_is_refused_with_name_and_type():
+    """4.9" and 5.1" from a listed star; VSX's own AUID needs no place."""
+    got = select(
+        comp(1, north=0.1 + 4.9 / 3600),
+        comp(2, north=0.1 + 5.1 / 3600),
+        comp(3, north=0.2),
+        comp(4, north=0.3),
+        known_variables=[
+            known("AB Tst"),
+            known("CD Tst", north=-0.2, auid="000-TST-003", kind="RRAB, suspected"),
+            known("EF Tst", north=0.3, kind=None),
+        ],
+    )
+    assert numbers(got) == [2]
+    assert [(e.reason, e.detail) for e in got.ledger] == [
+        (Unused.VARIABLE, 'AB Tst of VSX (EA) at 4.9"'),
+        (Unused.VARIABLE, "CD Tst of VSX (RRAB, suspected)"),
+        (Unused.VARIABLE, 'EF Tst of VSX (type not known) at 0.0"'),
+    ]
+    assert got.known_variables is not None
+    assert [v.name for v in got.known_variables] == ["AB Tst", "CD Tst", "EF Tst"]
+
+
+def test_what_the_chart_calls_acceptable_serves_although_vsx_lists_it():
+    words = "Suspected variable NSV 2386. Acceptable to use."
+    listed = [known("NSV 2386", kind="suspected")]
+    assert numbers(select(comp(1, comment=words), known_variables=listed)) == [1]
+    words = "NSV 2386, not acceptable to use"
+    with pytest.raises(domain.NoComps, match="1 variable"):
+        select(comp(1, comment=words), known_variables=listed)
+
+
+def test_the_target_itself_is_no_variable_of_the_field():
+    """Under its name, its AUID or at its place; its proper motion may have led it elsewhere."""
+    itself = [
+        known("XY Tst", north=0.1),
+        known("other", north=0.1, auid="000-VAR-001"),
+        known("third", north=2 / 3600),
+    ]
+    got = select(comp(1), comp(2, north=5 / 3600), known_variables=itself)
+    assert got.known_variables == ()
+    assert sorted(numbers(got)) == [1, 2]
+
+
+def test_without_an_answer_of_vsx_the_comments_alone_decide():
+    got = select(comp(1), comp(2, comment="var?"), known_variables=None)
+    assert numbers(got) == [1]
+    assert got.known_variables is None
+
+
+def test_a_star_the_person_asks_for_serves_with_a_note_that_vsx_lists_it():
+    got = select(comp(1), comp(2), pins=["000-TST-001"], known_variables=[known("AB Tst")])
+    assert numbers(got) == [1]  # both stand at that place
+    assert got.notes[-1] == (
+        '000-TST-001, asked for by the observer, is AB Tst of VSX (EA) at 0.0"'
+    )
 
 
 def test_the_target_off_every_frame_is_off_image():
@@ -305,6 +414,58 @@ def test_the_best_check_star_comes_first_and_ties_go_to_the_lower_auid():
 def test_stars_without_the_other_filters_bands_make_the_poorer_check():
     got = select(comp(1, v=10.5), comp(2, v=11.5, B=12.0), other_bands=["B"])
     assert numbers(got) == [2, 1]
+
+
+def pointed(dx_px, dy_px, *, turn_deg=0.0, stretch=1.0):
+    """A frame elsewhere: shifted, turned about the target and at another focus."""
+    c, s = np.cos(np.radians(turn_deg)), np.sin(np.radians(turn_deg))
+    scale = SCALE_DEG * stretch
+    return domain.WcsSolution(
+        ra_deg=50.0, dec_deg=0.0, crpix_x=500.5 + dx_px, crpix_y=400.5 + dy_px,
+        cd11=-scale * c, cd12=scale * s, cd21=scale * s, cd22=scale * c,
+    )  # fmt: skip
+
+
+def test_nights_that_point_elsewhere_choose_the_same_check_star_in_any_order():
+    """Forty nights up to 40 px off, turned, at other focus, with the star moving 3" a year.
+
+    Stars 1 and 2 stand west and east of it, of scores 0.601 and 0.605; their order would change on
+    the way if the score followed the star.
+    """
+    rng = np.random.default_rng(7)
+    moving = variable(pm_ra_mas_yr=3000.0, pm_dec_mas_yr=-1000.0)
+    stars = [
+        comp(i + 3, east=x, north=y, v=10.5 + 6 * dv, B=11.2 + 6 * dv)
+        for i, (x, y, dv) in enumerate(rng.uniform(-0.25, 0.25, (25, 3)))
+        if np.hypot(x, y) > 0.1
+    ]
+    stars += [comp(1, east=-0.1, north=0.0, B=11.2)]
+    stars += [comp(2, east=0.1, north=0.0, v=10.5355, B=11.2355)]
+    chosen = set()
+    for night in range(40):
+        dx_px, dy_px = rng.uniform(-40, 40, 2)
+        turn_deg = rng.uniform(-3, 3) + 180 * (night % 2)
+        frame = pointed(dx_px, dy_px, turn_deg=turn_deg, stretch=1 + rng.normal(0, 1e-4))
+        rng.shuffle(stars)
+        place = (50.0 + 3.0 * night / 12 / 3600, -1.0 * night / 12 / 3600)
+        got = select(
+            *stars,
+            variable=moving,
+            frames=[("f", frame)],
+            target_place=place,
+            target_colour=0.6,
+            known_variables=[],
+        )
+        chosen.add(tuple(numbers(got)[:3]))
+    assert [ranking[:2] for ranking in chosen] == [(1, 2)]
+
+
+def test_a_check_star_the_person_chose_stays_on_every_night():
+    stars = [comp(1, v=12.4, north=0.3), comp(2), comp(3)]
+    for dx_px in (-60, 0, 60):
+        frames = [("f", pointed(dx_px, 0))]
+        assert numbers(select(*stars, frames=frames, check="000-TST-001"))[0] == 1
+        assert numbers(select(*stars, frames=frames))[0] == 2
 
 
 def test_candidates_say_where_they_come_from():
@@ -408,6 +569,17 @@ def test_a_star_never_measured_is_not_measured():
     assert ledger[0].detail == "no value on 20 of 20 frames"
 
 
+def test_an_annulus_beyond_the_edge_on_many_frames_is_off_image():
+    """One frame of twenty is let pass: 5 %."""
+    flags = {1: ([0, 1], Flag.NEAR_EDGE), 2: ([7], Flag.NEAR_EDGE)}
+    stars, _, ledger = sequence.assign_roles(candidates(3), measured(3, flags=flags))
+    assert roles(stars)[1:] == [("T2", "002"), ("C3", "003")]
+    assert (ledger[0].reason, ledger[0].detail) == (
+        Unused.OFF_IMAGE,
+        "annulus beyond the edge on 2 of 20 frames",
+    )
+
+
 def test_stars_carry_the_colour_of_the_transformation():
     stars, _, _ = sequence.assign_roles(
         candidates(2), measured(2), colour_index=("B", "V"), target_colour=0.4
@@ -439,6 +611,14 @@ def test_crowding_by_distance_and_brightness():
     assert got[1:3] == [None, None]
     assert got[3] == "a star 5.0 mag brighter at 5.0 px"
     assert got[4] is None
+
+
+def test_two_chart_stars_in_one_light_are_both_crowded():
+    """2 px apart at a FWHM of 3: one detection, twice as bright as either."""
+    found = detections((101, 100, 2000.0), (300, 100, 1000.0))
+    x = np.array([100.0, 102.0, 300.0])
+    got = sequence.crowded(x, np.full(3, 100.0), x, found, radius_px=5.0, fwhm_px=3.0)
+    assert got == ["another star of the chart at 2.0 px"] * 2 + [None]
 
 
 def test_a_star_not_detected_is_judged_by_its_measured_light():

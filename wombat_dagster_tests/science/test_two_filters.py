@@ -1,8 +1,6 @@
-"""Nights through two filters: the worked example, colours by hand, nights of known truth."""
+"""Nights through two filters: colours by hand, nights of known truth."""
 
 import dataclasses
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from hypothesis import strategies as st
 
 from wombat_dagster import domain
 from wombat_dagster.science import standard
+from wombat_dagster.science.instrumental import MAG_PER_RELATIVE_ERROR
 from wombat_dagster.science.two_filters import (
     MAX_GAP_D,
     FilterPair,
@@ -20,9 +19,6 @@ from wombat_dagster.science.two_filters import (
     colour_curve,
 )
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "stdmag_example.json"
-SIX_DECIMALS = 5.1e-7
-FIVE_DECIMALS = 5.1e-6  # B is printed with five
 JD = 2460963.5
 EXPOSURE_S = 30.0
 NO_COLOUR = domain.Transformation()
@@ -185,7 +181,7 @@ def table(band, stars, instrumental, error_mag, days, **changes):
     """A night of instrumental magnitudes, shape (n_frames, n_stars), at JD + `days`."""
     magnitudes = np.atleast_2d(np.asarray(instrumental, dtype=float))
     source = EXPOSURE_S * 10 ** (-0.4 * magnitudes)
-    error = source * np.broadcast_to(error_mag, source.shape) / standard.MAG_PER_RELATIVE_ERROR
+    error = source * np.broadcast_to(error_mag, source.shape) / MAG_PER_RELATIVE_ERROR
     quiet = {name: np.ones(source.shape) for name in domain.StarMeasurements.__slots__}
     measured = domain.StarMeasurements(
         **quiet
@@ -234,67 +230,6 @@ def flagged(night, frames, index, flag):
     flags = night.measured.flags.copy()
     flags[frames, index] |= flag
     return dataclasses.replace(night, measured=dataclasses.replace(night.measured, flags=flags))
-
-
-# ------------------------------------------------------------------------- the worked example
-
-
-@pytest.fixture(scope="module")
-def example():
-    return json.loads(GOLDEN.read_text())
-
-
-def example_table(example, band):
-    """One frame of the example; the check star is T2, the other five are the ensemble."""
-    low, comps = band.lower(), example["comps"]
-    ordered = sorted(comps, key=lambda comp: comp["auid"] != example["check"])
-    roles = ["T2", "C3", "C4", "C5", "C6", "C7"]
-    stars = [star("T1", "T1", None)] + [
-        star(role, comp["auid"], comp[band], comp[f"e{band}"])
-        for role, comp in zip(roles, ordered, strict=True)
-    ]
-    measured = [example["target"], *ordered]
-    return table(
-        band, stars, [one[low] for one in measured], [one[f"s{low}"] for one in measured], [0.0]
-    )
-
-
-def example_coefficients(example):
-    stored = example["coefficients"]
-    return {
-        "coefficients": {name: stored[name] for name in ("Tb_bv", "Tv_bv")},
-        "coefficient_errors": {name: stored[f"r{name}"] for name in ("Tb_bv", "Tv_bv")},
-    }
-
-
-@pytest.mark.parametrize(
-    ("band", "sibling", "want", "tolerance"),
-    [("V", "B", "V_mean", SIX_DECIMALS), ("B", "V", "B_mean", FIVE_DECIMALS)],
-)
-def test_example_two_filters_with_an_ensemble(example, band, sibling, want, tolerance):
-    """DOMAIN 6: ensemble of 5, V 9.799287, B 10.15104."""
-    got = standard.standardise(
-        example_table(example, band),
-        transformation=NO_COLOUR,
-        siblings=[example_table(example, sibling)],
-        **example_coefficients(example),
-    )
-    results = example["results"]["two_filter_ensemble"]
-    assert got.t1_mag == pytest.approx([results[want]], abs=tolerance)
-    assert (got.method, got.transformed, len(got.comp_names)) == ("two-filter", True, 5)
-
-
-def test_example_the_check_star_comes_home_by_its_measured_colour(example):
-    """DOMAIN 6: check -.003138, V 11.397862."""
-    got = standard.standardise(
-        example_table(example, "V"),
-        transformation=NO_COLOUR,
-        siblings=[example_table(example, "B")],
-        **example_coefficients(example),
-    )
-    want = example["results"]["two_filter_check"]
-    assert got.t2_mag == pytest.approx([want["V"]], abs=SIX_DECIMALS)
-    assert got.check_offset_mag == pytest.approx(want["minus_cat"], abs=SIX_DECIMALS)
 
 
 # ------------------------------------------------------------------------ nights without noise
@@ -567,7 +502,7 @@ def test_what_merr_holds_is_recorded():
 def noisy_table(band, days, rng, catalogue, error_mag=0.01, **slopes):
     """`true_table` with noise on every star and a catalogue that is wrong by its own errors."""
     night = true_table(band, days, **slopes)
-    relative = error_mag / standard.MAG_PER_RELATIVE_ERROR
+    relative = error_mag / MAG_PER_RELATIVE_ERROR
     source = night.measured.source_sky_adu
     haze = 10 ** (-0.4 * rng.uniform(0, 0.2, (len(days), 1)))
     source = source * haze * (1 + relative * rng.normal(size=source.shape))

@@ -22,7 +22,7 @@ NIGHT = "20251014"
 EMPTY, NO_LIGHT, TWO_BIASES = "20251020", "20251017", "20251018"
 OBSERVATION_ASSETS = (
     "calibration_choice", "reduced_frames", "wcs_solutions", "variable", "comp_list",
-    "photometry_table", "standard_magnitudes", "light_curve",
+    "photometry_table", "standard_magnitudes", "light_curve", "diagnostics",
 )  # fmt: skip
 ODD_NAMES = (
     "  two  spaces ", "Żółw ★", "it's \"SV\" Wom", "a..b", "<b>bold</b>".replace("/", "|"),

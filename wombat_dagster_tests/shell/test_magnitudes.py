@@ -46,11 +46,10 @@ def test_magnitudes_are_stale_until_they_know_the_sibling_s_version(pair):
     assert sibling_versions(pair.observatory, pair.row("SV Wom").observation) == {B: "2"}
 
 
-def test_without_coefficients_nothing_is_stale_and_nothing_is_read(pair, monkeypatch):
+def test_without_coefficients_nothing_is_stale_and_no_observation_is_read(pair, monkeypatch):
     pair.configure()
-    observatory = pair.observatory
-    monkeypatch.setattr(type(observatory), "status", None)
-    assert stale_magnitudes(observatory) == []
+    monkeypatch.setattr(type(pair.observatory.status), "targets", None)
+    assert stale_magnitudes(pair.observatory) == []
 
 
 def test_a_camera_without_coefficients_has_no_stale_magnitudes(pair):

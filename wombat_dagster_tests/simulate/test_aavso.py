@@ -60,6 +60,23 @@ def test_a_list_holds_the_stars_within_its_radius_in_degrees(aavso):
     assert json.loads(outside) == {"VSXObjects": []}
 
 
+def test_a_list_ends_at_its_faintest_maximum(aavso):
+    """phi Per has its maximum at 3.96."""
+    near = {"ra": 25.91517, "dec": 50.68872, "radius": 0.1, "view": "api.list"}
+    _, bright = get(aavso.vsx_url, **near, tomag=3.9)
+    assert json.loads(bright) == {"VSXObjects": []}
+    _, all_of_them = get(aavso.vsx_url, **near, tomag=4)
+    assert len(json.loads(all_of_them)["VSXObjects"]["VSXObject"]) == 1
+
+
+def test_further_variables_of_a_field_may_lie_beside_the_answers(tmp_path):
+    for name in ("vsx_object_phi_per.json", "vsx_list_m42_trimmed.json"):
+        (tmp_path / name).write_bytes((GOLDEN / name).read_bytes())
+    with StandInAavso.from_directory(tmp_path) as aavso:
+        assert aavso.vsx_object("NSV 2149")["VSXObject"]["Category"] == "Suspected"
+        assert aavso.vsx_object("phi Per")["VSXObject"] == PHI_PER
+
+
 def test_a_chart_has_every_key_of_the_real_one(aavso):
     answer = chart(aavso, fov=120, maglimit=16)
     assert set(answer) == set(XZ_CYG)
@@ -158,3 +175,14 @@ def test_a_directory_of_answers_is_served(tmp_path):
 )
 def test_sexagesimal_as_vsp_writes_it(value, decimals, text):
     assert sexagesimal(value, decimals) == text
+
+
+def test_a_chart_of_a_standard_field_holds_the_standards_alone():
+    standard = {**XZ_CYG["photometry"][0], "auid": "000-STD-001"}
+    with StandInAavso(comps=XZ_CYG["photometry"], standards=[standard]) as server:
+        plain = chart(server, fov=60, maglimit=16)
+        special = chart(server, fov=60, maglimit=16, special="std_field")
+    assert "000-STD-001" not in [star["auid"] for star in plain["photometry"]]
+    assert [star["auid"] for star in special["photometry"]] == ["000-STD-001"]
+    assert special["special"] == "std_field"
+    assert special["chartid"] != plain["chartid"]

@@ -18,6 +18,7 @@ from wombat_dagster.simulate.night import (
     observable_start,
     plain_jd,
     read_truth,
+    scintillation,
     simulate_night,
     utc_text,
     young_airmass,
@@ -365,6 +366,35 @@ def test_scintillation_is_off_unless_asked_for(tmp_path):
         fits.getdata(tmp_path / "a" / name), fits.getdata(tmp_path / "b" / name)
     )
     assert quiet.frames[0].t1_e == loud.frames[0].t1_e
+
+
+def test_scintillation_by_hand():
+    """0.25 m, 40 s, X 1.2, 800 m: 4.743e-3 · 2.51984 / 6.32456 · 1.31453 · 0.904837."""
+    sigma = scintillation(Telescope(aperture_m=0.25), 1.2, 40.0, 800.0)
+    assert sigma == pytest.approx(2.2477e-3, rel=1e-4)
+
+
+def test_two_stars_do_not_twinkle_alike(tmp_path):
+    """Bright stars through a 2 cm telescope: about 3 % each, no two alike."""
+    tiny = dataclasses.replace(SCOPE, aperture_m=0.02)
+    conditions = dataclasses.replace(STILL, scintillation=True)
+    common = {"filters": ("V",), "n_bias": 0, "n_flats": 0, "n_darks": 0, "n_lights": 30}
+    common |= {"telescope": tiny, "field": a_field(), "exposure_s": 5.0}
+    truth = night(tmp_path, conditions=conditions, **common)
+    runs = {auid: [] for auid in truth.comps}
+    for frame in truth.frames:
+        counts = fits.getdata(tmp_path / f"data/{truth.night}/{frame.file}").astype(float)
+        for auid, run in runs.items():
+            x, y = (round(value) for value in frame.stars_xy[auid])
+            box = counts[max(y - 6, 0) : y + 7, max(x - 6, 0) : x + 7]
+            run.append(np.sum(box - np.median(counts)) if box.size == 169 else np.nan)
+    light = np.array([run for run in runs.values() if np.isfinite(run).all()])
+    bright = light[np.argsort(light.mean(axis=1))[-4:]]
+    relative = bright / bright.mean(axis=1, keepdims=True)
+    sigma = scintillation(tiny, truth.frames[0].airmass, 5.0, SITE.elevation_m)
+    assert np.median(relative.std(axis=1)) == pytest.approx(sigma, rel=0.3)
+    alike = np.corrcoef(relative)[np.triu_indices(4, 1)]
+    assert np.abs(np.mean(alike)) < 0.3  # six of rms 0.18
 
 
 def test_exposures_may_differ_by_filter_and_directories_by_name(tmp_path):

@@ -1,4 +1,4 @@
-"""Which frame gives the profile, and which one shows the crowding."""
+"""Which frame gives the profile, which one shows the crowding, which radii, which hot pixels."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wombat_dagster import config
-from wombat_dagster.domain import BadPsf
+from wombat_dagster.domain import Aperture, ApertureScan, BadPsf, Detections, Flag
 from wombat_dagster.stages import photometry
 
 
@@ -59,3 +59,100 @@ def test_without_a_good_frame_the_first_failure_is_named(tried):
 def test_crowding_is_judged_on_a_typical_frame():
     """Median of 9, 3, 2, 2.5, 8 is 3: not the trailed first, not the sharpest."""
     assert photometry.typical_frame(np.array([9.0, 3.0, 2.0, 2.5, 8.0])) == 1
+
+
+# ------------------------------------------------------------------------------------- radii
+
+
+def chosen(monkeypatch, scan, **changes):
+    """What `_choose_radii` makes of a scan (None: not possible) on frames of 4, 5 and 6 px FWHM."""
+    night = SimpleNamespace(
+        settings=config.PhotometrySettings(**changes),
+        median_fwhm_px=5.0,
+        fwhm_px=np.array([4.0, 5.0, 6.0]),
+        solved=[None] * 3,
+    )
+    monkeypatch.setattr(photometry, "_scan", lambda *_: scan)
+    return photometry._choose_radii(night, None)
+
+
+def a_scan(radius_px):
+    return ApertureScan(
+        radii_px=np.array([4.0, radius_px, 12.0]), scatter_mag=np.array([0.02, 0.01, 0.03]),
+        chosen=1, criterion="scatter", n_stars=9, n_frames=3,
+    )  # fmt: skip
+
+
+def test_without_a_scan_the_fwhm_rules(monkeypatch):
+    radii = chosen(monkeypatch, None)
+    assert (radii.aperture.radius_px, radii.per_frame_px, radii.notes) == (8.5, None, ())
+
+
+def test_the_radius_of_the_scan_serves_and_is_explained(monkeypatch):
+    radii = chosen(monkeypatch, a_scan(7.0), aperture="scan")
+    assert radii.aperture.radius_px == 7.0
+    assert radii.of_frame(0) == radii.of_frame(2) == radii.aperture
+    assert "radius 7.00 px (1.40 FWHM) of 3 from 4.00 to 12.00 px" in radii.notes[0]
+    assert "9 stars on 3 of 3 frames" in radii.notes[0]
+
+
+def test_too_few_stars_to_scan_is_said(monkeypatch):
+    radii = chosen(monkeypatch, None, aperture="scan")
+    assert radii.aperture.radius_px == 8.5
+    assert "too few" in radii.notes[0]
+
+
+def test_radii_follow_the_seeing(monkeypatch):
+    """1.4 FWHM, and the sky from 3.4 to 6.8, but 5 px beyond the aperture at least."""
+    radii = chosen(monkeypatch, a_scan(7.0), aperture="scan", follow_fwhm=True)
+    assert radii.per_frame_px == pytest.approx(
+        np.array([[5.6, 13.6, 27.2], [7.0, 17.0, 34.0], [8.4, 20.4, 40.8]])
+    )
+    assert radii.of_frame(2).radius_px == pytest.approx(8.4)
+
+
+def test_fixed_radii_are_not_scanned(monkeypatch):
+    fixed = {"radius_px": 4.0, "sky_inner_px": 10.0, "sky_outer_px": 16.0}
+    radii = chosen(monkeypatch, a_scan(7.0), aperture="scan", follow_fwhm=True, **fixed)
+    assert (radii.aperture.radius_px, radii.per_frame_px, radii.scan) == (4.0, None, None)
+
+
+def test_frames_of_a_scan_are_spread_over_the_night():
+    assert photometry._spread(5, 150) == [0, 1, 2, 3, 4]
+    spread = photometry._spread(1000, 150)
+    assert (len(spread), spread[0], spread[-1]) == (150, 0, 999)
+    assert set(np.diff(spread)) <= {6, 7}
+    seeing = np.array([3.0, 9.0, 3.1, 5.0, 3.2, 3.05, 2.0, 3.15])
+    night = SimpleNamespace(
+        settings=config.PhotometrySettings(aperture="snr"),
+        fwhm_px=seeing,
+        median_fwhm_px=float(np.median(seeing)),
+        solved=[None] * 8,
+    )
+    assert photometry._scanned_frames(night) == [0, 2, 4, 5, 7]
+
+
+# --------------------------------------------------------------------------------- flags
+
+
+def test_neighbours_and_trails_flag_every_star_they_concern():
+    """A neighbour at 14 px: within 2 FWHM + 6 px where the FWHM is 5 px, not where it is 3 px."""
+    stars = Detections(
+        x_px=np.array([50.0, 64.0, 150.0]), y_px=np.full(3, 50.0), flux_adu=np.full(3, 1e4),
+        peak_adu=np.full(3, 1e3), fwhm_px=np.full(3, 3.0), axis_ratio=np.ones(3),
+        snr=np.full(3, 100.0), sky_adu=0.0, sky_rms_adu=1.0,
+    )  # fmt: skip
+    night = photometry._Night(
+        pixels=SimpleNamespace(stars=lambda _: stars),
+        solved=[(None, SimpleNamespace(axis_ratio_median=ratio), None) for ratio in (0.9, 0.6)],
+        facts=None, settings=None, times=None,
+        fwhm_px=np.array([3.0, 5.0]), typical=0, dark_e_px=np.zeros(2),
+        ra_deg=np.zeros(2), dec_deg=np.zeros(2), field=(np.empty(0), np.empty(0)),
+    )  # fmt: skip
+    radii = photometry._Radii(
+        aperture=Aperture(radius_px=6.0, sky_inner_px=11.0, sky_outer_px=16.0)
+    )
+    places = np.array([50.0, 150.0]), np.array([50.0, 50.0])
+    blended = night._blended(places, np.full(2, 1e4), radii)
+    assert blended.tolist() == [[0, 0], [Flag.BLENDED, 0]]
+    assert night._elongated().tolist() == [[0], [Flag.ELONGATED]]

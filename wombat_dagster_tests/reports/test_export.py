@@ -1,0 +1,215 @@
+"""Light curves for other programs are read back by astropy, pandas' kind of reader, and by eye."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.table import QTable, Table
+
+from wombat_dagster import domain
+from wombat_dagster.reports import export
+from wombat_dagster_tests.curves import curve, magnitudes, part, photometry
+
+SOFTWARE = "wombat 9.9"
+
+
+def two_nights():
+    limits = np.arange(20) == 3
+    mag = np.where(np.arange(20) == 5, np.nan, 12.0)
+    rejected = tuple("cloud, moon" if i == 7 else "" for i in range(20))
+    colour = domain.Transformation(
+        coefficient_name="Tv_bv", coefficient=-0.06, coefficient_error=0.01, colour_index="B-V",
+        target_colour=0.35, target_colour_error=0.1, source="wombat.toml",
+    )  # fmt: skip
+    return curve(
+        part(0, mag=mag, t1_upper_limit=limits, proposed_rejected=rejected),
+        part(1, "B", transformed=True, transformation=colour, held_reason="T2 off", camera=None),
+    )
+
+
+@pytest.fixture
+def table():
+    return export.curve_table(two_nights(), software=SOFTWARE)
+
+
+def ecsv(table):
+    """Return the table as ECSV gives it back; astropy reads empty text as masked."""
+    got = QTable.read(export.to_ecsv(table), format="ascii.ecsv")
+    for name in got.colnames:
+        if got[name].dtype.kind == "U" and hasattr(got[name], "filled"):
+            got[name] = got[name].filled("")
+    return got
+
+
+def votable(table):
+    return Table.read(io.BytesIO(export.to_votable(table)), format="votable")
+
+
+def test_ecsv_reads_back_with_units_descriptions_and_every_value(table):
+    got = ecsv(table)
+    assert got.colnames == table.colnames
+    for name in table.colnames:
+        assert got[name].info.unit == table[name].info.unit, name
+        assert got[name].info.description == table[name].info.description
+        if got[name].dtype.kind == "f":
+            assert np.array_equal(np.asarray(got[name]), np.asarray(table[name]), equal_nan=True)
+        else:
+            assert list(got[name]) == list(table[name]), name
+    assert got["mag"].unit == u.mag
+    assert got["bjd_tdb"].unit == u.d
+    assert got["fainter_than"].sum() == 1
+
+
+def test_the_metadata_say_who_and_how(table):
+    meta = ecsv(table).meta
+    assert (meta["software"], meta["star"], meta["vsx_oid"]) == (SOFTWARE, "TX Eri", "11111")
+    assert meta["charts"] == ["X41294TE"]
+    first, second = meta["nights"]
+    assert first["comps"] == ["000-AAA-001", "000-AAA-002"]
+    assert (first["trans"], first["transformation"]) == ("NO", "no colour term")
+    assert second["trans"] == "YES"
+    assert second["transformation"] == "Tv_bv -0.0600 ± 0.0100, B-V 0.350 ± 0.100 (wombat.toml)"
+    assert second["held"] == "T2 off"
+    assert "held" not in first
+
+
+def test_votable_reads_back_with_units_and_metadata(table):
+    from astropy.io.votable import parse
+
+    got = votable(table)
+    assert got.colnames == table.colnames
+    assert got["mag"].unit == u.mag
+    assert got["hjd_utc"].unit == u.d
+    assert got["zp_err"].description == table["zp_err"].info.description
+    assert np.asarray(got["bjd_tdb"]) == pytest.approx(table["bjd_tdb"].value, abs=0)
+    assert list(got["proposed_rejected"]) == list(table["proposed_rejected"])
+    infos = {
+        i.name: i.value for i in parse(io.BytesIO(export.to_votable(table))).resources[0].infos
+    }
+    assert infos["software"] == SOFTWARE
+    assert "Tv_bv" in infos["nights"]
+
+
+def test_csv_has_names_on_top_and_nothing_for_not_known():
+    got = list(csv.DictReader(io.StringIO(export.to_csv(two_nights()), newline="")))
+    assert len(got) == 40
+    unmeasured, limit, rejected = got[5], got[3], got[7]
+    assert unmeasured["mag"] == ""
+    assert limit["fainter_than"] == "1"
+    assert rejected["proposed_rejected"] == "cloud, moon"
+    assert float(got[0]["hjd_utc"]) == 2460963.55
+    assert {row["held"] for row in got[20:]} == {"1"}
+    assert "nan" not in export.to_csv(two_nights()).lower()
+
+
+def test_a_label_with_comma_quote_and_hash_survives_in_every_format():
+    odd = ('a,"b" #1.fit', "ü\N{TELESCOPE}.fit")
+    points = curve(part(n=2, labels=odd))
+    table = export.curve_table(points, software=SOFTWARE)
+    rows = csv.DictReader(io.StringIO(export.to_csv(points), newline=""))
+    assert tuple(row["label"] for row in rows) == odd
+    assert tuple(ecsv(table)["label"]) == odd
+    assert tuple(votable(table)["label"]) == odd
+
+
+def test_a_curve_without_points_is_a_table_without_rows():
+    points = two_nights()
+    empty = points.where(np.zeros(40, dtype=bool))
+    assert len(export.to_csv(empty).splitlines()) == 1
+    table = export.curve_table(empty, software=SOFTWARE)
+    assert len(ecsv(table)) == len(votable(table)) == 0
+
+
+def test_the_phase_is_a_column_when_asked_for():
+    points = curve(part(n=3))
+    phase = np.array([0.1, 0.2, 0.3])
+    table = export.curve_table(points, software=SOFTWARE, phase=phase, folded="P = 1 d")
+    assert list(ecsv(table)["phase"]) == [0.1, 0.2, 0.3]
+    assert ecsv(table).meta["folded"] == "P = 1 d"
+    assert export.to_csv(points, phase=phase).splitlines()[1].endswith(",0.1")
+
+
+# ------------------------------------------------------------------------------------ transit fits
+
+
+def transit_rows(text):
+    titles = next(line[2:].split() for line in text.splitlines() if line.startswith("# BJD_TDB"))
+    rows = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    return {name: [row[i] for row in rows] for i, name in enumerate(titles)}
+
+
+def transit(flux, **changes):
+    names = {"star": "WASP-135", "observation": "key", "software": SOFTWARE, "instrument": None}
+    return export.transit_text(flux, **names | changes)
+
+
+def test_flux_is_one_in_the_median_and_its_relative_error_is_kept():
+    table = photometry()
+    got = export.relative_flux(table)
+    assert np.median(got.flux) == pytest.approx(1.0, abs=1e-15)
+    relative = table.relative
+    assert got.error / got.flux == pytest.approx(
+        relative.rel_flux_err[:, 0] / relative.rel_flux[:, 0]
+    )
+    assert got.bjd_tdb == pytest.approx(table.times.bjd_tdb, abs=0)
+
+
+def test_a_dip_of_two_percent_is_one_of_two_percent_in_the_file():
+    """T1 loses 2 % on a third of the frames, the comps nothing."""
+    columns = transit_rows(transit(export.relative_flux(photometry(30, depth=0.02))))
+    flux = np.array(columns["FLUX"], dtype=float)
+    assert flux.min() / flux.max() == pytest.approx(0.98, abs=1e-7)
+
+
+def test_detrend_columns_go_from_minus_one_to_one_and_constant_ones_are_said():
+    text = transit(export.relative_flux(photometry()), instrument="QHY 600 M")
+    columns = transit_rows(text)
+    assert list(columns)[:4] == ["BJD_TDB", "FLUX", "ERROR", "INSTRUMENT"]
+    assert list(columns)[4:] == ["AIRMASS", "SKY", "X", "X_WIDTH", "Y_WIDTH", "FWHM"]
+    for name in list(columns)[4:]:
+        values = np.array(columns[name], dtype=float)
+        assert (values.min(), values.max()) == (-1.0, 1.0), name
+    assert set(columns["INSTRUMENT"]) == {"QHY_600_M"}
+    assert "constant or not known on every frame: Y\n" in text
+    assert "rel_flux_T1" in text
+    assert "INSTRUMENT" not in transit(export.relative_flux(photometry()))
+
+
+def test_airmass_is_scaled_by_hand():
+    """1.0, 1.5, 3.0 are -1, -0.5, 1."""
+    assert export.scaled(np.array([1.0, 1.5, 3.0])).tolist() == [-1.0, -0.5, 1.0]
+    assert export.scaled(np.array([2.0, 2.0])) is None
+    assert export.scaled(np.array([2.0, np.nan])) is None
+
+
+def test_frames_without_a_value_or_proposed_to_be_rejected_are_left_out_and_counted():
+    table = photometry(12)
+    relative = table.relative
+    relative.rel_flux[4, 0] = np.nan
+    rejected = ["cloud" if i == 2 else "" for i in range(12)]
+    got = export.relative_flux(table, rejected=rejected)
+    assert len(got.flux) == 10
+    assert got.left_out == {"not measured": 1, "proposed rejected": 1}
+    assert "frames left out: 1 not measured, 1 proposed rejected" in transit(got)
+    with pytest.raises(ValueError, match="0 of 12 frames usable, at least 2 wanted"):
+        export.relative_flux(table, rejected=["bad"] * 12)
+
+
+def test_magnitudes_stand_in_for_a_table_that_is_gone():
+    """0.75 mag fainter is 10^-0.3 = 0.501187 of the flux."""
+    standard = magnitudes(2460963.5 + np.arange(3) / 100, np.array([12.0, 12.0, 12.75]))
+    got = export.magnitude_flux(standard)
+    assert got.flux == pytest.approx([1.0, 1.0, 0.501187], abs=1e-6)
+    assert got.error[0] == pytest.approx(0.011 / 1.0857362, rel=1e-6)
+    assert got.source == "standard magnitudes of T1"
+    assert list(got.detrend) == ["AIRMASS"]
+
+
+@pytest.mark.parametrize(
+    ("camera", "word"),
+    [("QHY 600 M", "QHY_600_M"), ("  ", "instrument"), ("a\tb\nc#", "a_b_c"), ("ü", "instrument")],
+)
+def test_an_instrument_is_one_word(camera, word):
+    assert export.one_word(camera) == word
