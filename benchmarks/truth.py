@@ -96,6 +96,7 @@ DIGITISATION_ADU2 = 0.083521  # DOMAIN section 4
 BRIGHT_MAG = 12.6
 MAD_TO_SIGMA = 1.4826
 N_COMPS_OF_F = 22  # some 10 of them serve
+NAMED_SHARE = 0.95  # of the wrong comps, at least: chance hides some
 
 TOML = """
 [site]
@@ -624,9 +625,10 @@ def report_b(folder: Path) -> None:
                 weights = 1 / error[here] ** 2
                 mean = float(np.average(bias[here], weights=weights))
                 of_mean = robust_sd(bias[here]) / np.sqrt(here.sum())
+                judged = verdict(abs(mean) < 3) if 10 <= low < 15 else "(beyond the bar's range)"
                 print(
                     f"   {filter} {low}-{low + 1}: {mean:+6.2f} +- {of_mean:.2f} mmag, {here.sum()}"
-                    f" stars, median {np.median(bias[here]):+.2f}  {verdict(abs(mean) < 3)}"
+                    f" stars, median {np.median(bias[here]):+.2f}  {judged}"
                 )
     if crowded:
         print(
@@ -888,7 +890,7 @@ def report_f(folder: Path, seeds: Iterable[int], error_mag: float, by_mag: float
         f"wrong by {by_mag:g} mag in V, catalogue errors {error_mag:g}: T1 moves by median "
         f"{np.median(moved):.2f}, 95 % {np.percentile(moved, 95):.2f}, most {moved.max():.2f} mmag "
         f"(bar 5); named in {named.sum()} of {len(rows)} runs, another one suspected in {others}  "
-        f"{verdict(bool(named.all()) and moved.max() < 5)}"
+        f"{verdict(named.mean() >= NAMED_SHARE and moved.max() < 5)}"
     )
 
 

@@ -68,6 +68,7 @@ class InstrumentSettings(Table):
     transform: dict[str, float] = {}  # Tv_bv = -0.06
     transform_error: dict[str, NotNegative] = {}
     extinction: dict[str, NotNegative] = {}  # band -> mag per airmass
+    extinction_colour: dict[str, float] = {}  # band -> mag per airmass and magnitude of colour
     aperture_m: Positive | None = None  # diameter of the telescope, for the scintillation
     epochs: list[dt.date] = []  # first nights after the optics, the filters or the camera changed
 

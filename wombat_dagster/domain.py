@@ -354,7 +354,7 @@ class Variable:
     @property
     def identity(self) -> str:
         """What a star's history goes by over the nights: VSX's number, else the position."""
-        if self.oid:
+        if self.oid and self.oid.strip("0"):  # 0 is no number of VSX's
             return f"oid:{self.oid}"
         return f"{self.ra_deg:.3f}{self.dec_deg:+.3f}"
 
@@ -907,7 +907,7 @@ class Flag:
     UNMEASURED = 64  # aperture off the frame or more than 10 % of it masked: values are NaN
     BLENDED = 128  # another star shines into the aperture
     ELONGATED = 256  # the frame's stars are no longer round: trailed or out of focus
-    CLOUD = 512  # the frame's zero point is more than 1 mag below the night's best
+    CLOUD = 512  # the frame's stars are more than 1 mag dimmer than on the night's best frames
 
 
 class MaskBit:

@@ -1,10 +1,11 @@
 """AstroImageJ's measurement a second time: plain, slow, from DOMAIN sections 4 and 7 alone.
 
 Written without sight of `wombat_dagster.science.photometry`, so that the two can be held against
-each other (science/test_parity.py). Nothing of wombat is imported. It works in AstroImageJ's own
-frame: row 0 is the top of the picture, pixel i spans [i, i + 1], places are X(IJ), Y(IJ); values
-carry the names of the table's columns. No photutils: a circle meets a pixel by the integral of
-the half chord.
+each other (science/test_parity.py); only the second moments and the profile's FWHM, which DOMAIN
+does not define, follow the words of its docstring. Nothing of wombat is imported. It works in
+AstroImageJ's own frame: row 0 is the top of the picture, pixel i spans [i, i + 1], places are
+X(IJ), Y(IJ); values carry the names of the table's columns. No photutils: a circle meets a pixel by
+the integral of the half chord.
 """
 
 import itertools
@@ -88,7 +89,7 @@ def iterated_sky(values, *, passes=SKY_PASSES):
     kept = values
     mean = values.mean()
     for _ in range(passes):
-        kept = values[np.abs(values - mean) <= SKY_SIGMA * kept.std()]  # of all, every time
+        kept = values[np.abs(values - mean) <= SKY_SIGMA * kept.std()]
         before, mean = mean, kept.mean()
         if abs(mean - before) < SKY_STOP_ADU:
             break

@@ -25,8 +25,8 @@ from wombat_dagster.terminal import (
 if TYPE_CHECKING:
     from wombat_dagster.config import Settings
     from wombat_dagster.domain import Observation
+    from wombat_dagster.injection import Bin
     from wombat_dagster.observatory import Observatory
-    from wombat_dagster.stages.injection import Bin
 
 CONFIG_NAME = "wombat.toml"
 
@@ -85,7 +85,7 @@ def inject(
     magnitude; every star and frame goes to injection.csv among the products.
     """
     observatory = open_in_force()
-    from wombat_dagster.stages import injection
+    from wombat_dagster import injection
 
     observations = _observations(observatory, night, target, filter_name)
     try:

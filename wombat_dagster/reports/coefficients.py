@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from wombat_dagster.domain import BoolArray, Coefficient, FloatArray
+from wombat_dagster.reports.drawing import DPI, T1_COLOUR, T2_COLOUR, png_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 PANEL_INCH: Final = (4.6, 3.3)
 MARGIN_INCH: Final = 0.6  # above, for the title
 COLUMNS: Final = 3
-DPI: Final = 100
-POINT_COLOUR: Final = "#1f5fa8"
-LEFT_OUT_COLOUR: Final = "#b3312c"
 LINE_COLOUR: Final = "#333333"
 MAX_NAMED: Final = 6  # stars off the line, in a panel
 MAX_NAME: Final = 14
@@ -101,14 +99,12 @@ def coefficients_png(title: str, panels: Sequence[FitPanel]) -> bytes:
             _draw(area, panels[number])
         else:
             area.set_axis_off()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 def _draw(area: "Axes", panel: FitPanel) -> None:
     used = panel.used
-    for marks, colour, marker in ((used, POINT_COLOUR, "o"), (~used, LEFT_OUT_COLOUR, "x")):
+    for marks, colour, marker in ((used, T1_COLOUR, "o"), (~used, T2_COLOUR, "x")):
         area.errorbar(
             panel.colour[marks],
             panel.ordinate[marks],
@@ -129,7 +125,7 @@ def _draw(area: "Axes", panel: FitPanel) -> None:
             xytext=(5, 3),
             textcoords="offset points",
             fontsize=7,
-            color=LEFT_OUT_COLOUR,
+            color=T2_COLOUR,
             parse_math=False,
         )
     area.set_title(_heading(panel), fontsize=9.5, parse_math=False)

@@ -5,10 +5,7 @@ stand side by side with the gaps between them cut out; many nights share one axi
 panel, unless that would flatten them.
 """
 
-import io
 import textwrap
-import unicodedata
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from wombat_dagster.domain import BoolArray, FloatArray, Variable
+from wombat_dagster.reports.drawing import DPI, QUIET_COLOUR, clean, png_of
 from wombat_dagster.reports.star_curve import StarCurve
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE_INCH: Final = (10.0, 7.0)
-DPI: Final = 100
 
 STYLES: Final = {
     "U": ("#7a4fa0", "v"), "B": ("#0072b2", "s"), "V": ("#2b7a4b", "o"), "R": ("#d55e00", "D"),
@@ -33,7 +30,6 @@ STYLES: Final = {
 }  # fmt: skip
 """Colour and marker by band, from blue to red; the marker tells where the colour does not."""
 OTHER_STYLES: Final = (("#56b4e9", "X"), ("#cc79a7", "p"), ("#000000", "h"), ("#999933", "<"))
-QUIET_COLOUR: Final = "#777777"
 
 RUN_GAP_D: Final = 0.4  # a longer pause begins another run
 MAX_RUNS: Final = 6  # that stand side by side
@@ -123,7 +119,7 @@ def curve_png(curve: StarCurve, *, fold: Fold | None = None) -> bytes:
     _legend(figure, bands)
     figure.align_ylabels(areas[:, 0])
     _write_caption(figure, caption)
-    return _png(figure)
+    return png_of(figure)
 
 
 # ------------------------------------------------------------------------------------------ points
@@ -407,22 +403,13 @@ def _legend(figure: "Figure", bands: Sequence[_Points]) -> None:
 # ------------------------------------------------------------------------------------------- words
 
 
-def _clean(text: str, width: int | None = None) -> str:
-    """Return `text` on one line, without control characters, cut to `width` characters."""
-    line = " ".join(text.encode("utf-8", "replace").decode().split())
-    line = "".join(c for c in line if unicodedata.category(c)[0] != "C")
-    if width is not None and len(line) > width:
-        return line[: width - 1] + "…"
-    return line
-
-
 def _title(star: Variable) -> str:
-    words = [_clean(star.name, 40)]
+    words = [clean(star.name, 40)]
     if star.variability_type:
-        words.append(_clean(star.variability_type, 20))
+        words.append(clean(star.variability_type, 20))
     if star.period_d:
         words.append(f"P = {star.period_d:.8g} d")
-    return _clean(", ".join(words), MAX_TITLE)
+    return clean(", ".join(words), MAX_TITLE)
 
 
 def _caption(curve: StarCurve, fold: Fold | None) -> list[str]:
@@ -431,7 +418,7 @@ def _caption(curve: StarCurve, fold: Fold | None) -> list[str]:
     if curve.left_out:
         n = len(curve.left_out)
         parts.append(f"{n} observation{'s' if n > 1 else ''} left out")
-    lines = _filled([_clean(part) for part in parts])
+    lines = _filled([clean(part) for part in parts])
     if len(lines) > MAX_CAPTION_LINES:
         lines = [*lines[: MAX_CAPTION_LINES - 1], "… more in the table"]
     return lines
@@ -498,13 +485,3 @@ def _standards(curve: StarCurve) -> list[str]:
 def _write_caption(figure: "Figure", lines: Sequence[str]) -> None:
     for row, words in enumerate(reversed(lines)):
         figure.text(0.085, 0.016 + LINE_HEIGHT * row, words, fontsize=9, parse_math=False)
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from font", category=UserWarning
-        )
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

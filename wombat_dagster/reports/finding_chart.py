@@ -4,9 +4,7 @@ Drawn as `light_curve` draws: without pyplot, and no name is read as mathtext. P
 array and places as 0-based pixels of it; nothing is projected or read here.
 """
 
-import io
 import math
-import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from wombat_dagster.domain import Aperture, FloatArray, WcsSolution
+from wombat_dagster.reports.drawing import DPI, T1_COLOUR, T2_COLOUR, clean, small_png_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,14 +22,12 @@ if TYPE_CHECKING:
 
 MAX_BYTES: Final = 200_000
 MAX_PICTURE_PX: Final = 900  # of the frame, binned
-DPI: Final = 100
 AREA_PX: Final = (920, 920)  # the frame is fitted into it
 BORDER_PX: Final = 20
 HEAD_PX: Final = 40
 FOOT_PX: Final = 64
 SKY_TILES: Final = 8  # along each side
 GREYS: Final = 24  # so that noise does not fill the file
-COLOURS_IN_FILE: Final = 96
 BLACK_PERCENTILE: Final = 99.7
 ASINH_SOFTENING: Final = 0.05
 WHITE_SIGMA: Final = 0.7  # above the sky: what is darker is noise
@@ -55,8 +52,8 @@ class MarkKind(StrEnum):
 
 
 COLOURS: Final = {
-    MarkKind.TARGET: "#1f5fa8",
-    MarkKind.CHECK: "#b3312c",
+    MarkKind.TARGET: T1_COLOUR,
+    MarkKind.CHECK: T2_COLOUR,
     MarkKind.COMP: "#2a7a2a",
     MarkKind.VARIABLE: "#8a2be2",
     MarkKind.REJECTED: "#b06000",
@@ -114,7 +111,9 @@ def finding_chart_png(
     factor = math.ceil(max(image.shape) / MAX_PICTURE_PX)
     while True:
         binned = _binned(image, factor)
-        png = _png(_figure(image.shape, binned, factor, inside, solution, aperture, title, note))
+        png = small_png_of(
+            _figure(image.shape, binned, factor, inside, solution, aperture, title, note)
+        )
         if len(png) < MAX_BYTES or min(binned.shape) < 100:
             return png
         factor *= 2
@@ -209,7 +208,7 @@ def _figure(
     figure.text(
         BORDER_PX / total_w,
         1.0 - 27 / total_h,
-        _clean(title, MAX_TITLE),
+        clean(title, MAX_TITLE),
         fontsize=13,
         weight="bold",
         parse_math=False,
@@ -223,7 +222,7 @@ def _figure(
     figure.text(
         BORDER_PX / total_w,
         9 / total_h,
-        _clean(f"{facts}; {note}" if note else facts, MAX_NOTE),
+        clean(f"{facts}; {note}" if note else facts, MAX_NOTE),
         fontsize=8.5,
         color="#555555",
         parse_math=False,
@@ -289,25 +288,6 @@ def _legend(figure: "Figure", marks: Sequence[Mark], total_h: float) -> None:
             handletextpad=0.2,
             columnspacing=1.1,
         )
-
-
-def _png(figure: "Figure") -> bytes:
-    """Return the figure as a PNG with a palette: a third of the size."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    canvas = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from font", category=UserWarning
-        )
-        canvas.draw()  # type: ignore[no-untyped-call]
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
-    buffer = io.BytesIO()
-    # Median cut spends its colours on the greys; the marks' few pixels keep theirs with octrees.
-    palette = Image.fromarray(pixels).quantize(COLOURS_IN_FILE, method=Image.Quantize.FASTOCTREE)
-    palette.save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
 
 
 # --------------------------------------------------------------------------- north, east, the scale
@@ -448,7 +428,7 @@ def place_words(
     busy = [*taken, *(_mark_box(mark, aperture, zoom) for mark in marks)]
     words = []
     for mark in sorted(marks, key=lambda m: list(MarkKind).index(m.kind)):
-        text = _clean(mark.words, MAX_WORDS)
+        text = clean(mark.words, MAX_WORDS)
         if not text:
             continue
         places = _places(mark, text, FONT_SIZES[mark.kind], aperture, zoom)
@@ -508,10 +488,3 @@ def _costs(places: Sequence[_Box], picture: _Box, taken: Sequence[_Box]) -> Floa
     outside = areas - overlap(boxes, np.array([picture]))[:, 0]
     costs: FloatArray = 4.0 * np.round(outside, 6) + overlap(boxes, np.array(taken)).sum(axis=1)
     return costs
-
-
-def _clean(text: str, width: int) -> str:
-    """Return `text` on one line, without control characters, cut to `width` characters."""
-    line = " ".join(text.encode("utf-8", "replace").decode().split())
-    line = "".join(c for c in line if unicodedata.category(c)[0] != "C")
-    return line if len(line) <= width else f"{line[: width - 1]}…"

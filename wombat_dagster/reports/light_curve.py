@@ -1,14 +1,6 @@
-"""The picture a person validates: T1 above T2 over one night, bright at the top.
+"""The picture a person validates: T1 above T2 over one night, bright at the top."""
 
-Figures are made without pyplot, so nothing global is touched and no window can open. Names come
-from catalogues and directories: they are never read as mathtext, and a sign the font lacks is drawn
-as a box instead of being warned of.
-"""
-
-import io
 import textwrap
-import unicodedata
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,19 +8,21 @@ import numpy as np
 
 from wombat_dagster import domain
 from wombat_dagster.domain import BoolArray, FloatArray
+from wombat_dagster.reports.drawing import (
+    DPI,
+    HELD_COLOUR,
+    QUIET_COLOUR,
+    T1_COLOUR,
+    T2_COLOUR,
+    clean,
+    png_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SIZE_INCH: Final = (10.0, 7.0)
-DPI: Final = 100
-
-T1_COLOUR: Final = "#1f5fa8"
-T2_COLOUR: Final = "#b3312c"
-QUIET_COLOUR: Final = "#777777"
-HELD_COLOUR: Final = "#a05000"
-
 MAX_TITLE: Final = 64
 CAPTION_WIDTH: Final = 112
 MAX_ALARM_LINES: Final = 3
@@ -77,39 +71,20 @@ def light_curve_png(
     lowest.set_xlim(*_time_limits(times))
     lowest.set_xlabel(f"{scale} − {offset}" if offset else scale)
     lowest.xaxis.get_major_formatter().set_useOffset(False)
-    heading = _clean(title or _default_title(standard), MAX_TITLE)
+    heading = clean(title or _default_title(standard), MAX_TITLE)
     figure.text(0.085, 0.962, heading, fontsize=14, weight="bold", parse_math=False)
     figure.align_ylabels()
     _write_caption(figure, caption)
-    return _png(figure)
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from font", category=UserWarning
-        )
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 # ------------------------------------------------------------------------------------------- words
 
 
-def _clean(text: str, width: int | None = None) -> str:
-    """Return `text` on one line, without control characters, cut to `width` characters."""
-    line = " ".join(text.encode("utf-8", "replace").decode().split())
-    line = "".join(c for c in line if unicodedata.category(c)[0] != "C")
-    if width is not None and len(line) > width:
-        return line[: width - 1] + "…"
-    return line
-
-
 def _default_title(standard: domain.StandardMagnitudes) -> str:
     days = standard.jd_utc[np.isfinite(standard.jd_utc)]
     when = f", JD {int(days.min())}" if len(days) else ""
-    return f"{_clean(standard.target, 50)} in {standard.band}{when}"
+    return f"{clean(standard.target, 50)} in {standard.band}{when}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +118,7 @@ def _caption(standard: domain.StandardMagnitudes, has_check: bool) -> list[_Line
 
 
 def _wrap(text: str, width: int = CAPTION_WIDTH) -> list[str]:
-    return textwrap.wrap(_clean(text), width)
+    return textwrap.wrap(clean(text), width)
 
 
 def _comp_count(standard: domain.StandardMagnitudes) -> str:
@@ -151,7 +126,9 @@ def _comp_count(standard: domain.StandardMagnitudes) -> str:
     n = len(standard.comp_names)
     comps = "1 comp" if n == 1 else f"{n} comps"
     if len(counts) and counts.min() < n:
-        return f"{comps} ({counts.min()} on some frames)"
+        comps += f" ({counts.min()} on some frames)"
+    if standard.ensemble == "field":
+        comps += f" and {standard.n_field_stars} field stars"
     return comps
 
 
@@ -308,7 +285,7 @@ def _draw_target(
     if not (np.isfinite(counted).any() or (limit & ~rejected).any()):
         counted = point
     limits = _magnitude_limits(counted, standard.t1_merr_mag, standard.t1_mag[limit])
-    _set_magnitudes(area, limits, f"T1  {_clean(standard.target, 24)}  [{standard.band}]")
+    _set_magnitudes(area, limits, f"T1  {clean(standard.target, 24)}  [{standard.band}]")
     _draw_points(area, times, point, standard.t1_merr_mag, rejected, colour=T1_COLOUR, label="T1")
     if limit.any():
         _draw_limits(area, times[limit], standard.t1_mag[limit], rejected[limit])
@@ -327,7 +304,7 @@ def _draw_check(
     catalogue = standard.check_catalogue_mag
     reach = np.array([] if catalogue is None else [catalogue])
     limits = _magnitude_limits(counted, errors, reach)
-    name = _clean(standard.check_name or "", 20)
+    name = clean(standard.check_name or "", 20)
     band = standard.band
     if standard.comp_band != band:
         band += f" against {standard.comp_band}"

@@ -3,32 +3,31 @@
 Drawn as `light_curve` draws: without pyplot, and no name is read as mathtext.
 """
 
-import io
 import textwrap
-import unicodedata
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from wombat_dagster.domain import BoolArray, Flag, FloatArray, PhotometryTable, PrecisionReport
+from wombat_dagster.reports.drawing import (
+    DPI,
+    QUIET_COLOUR,
+    T1_COLOUR,
+    T2_COLOUR,
+    clean,
+    small_png_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 SIZE_INCH: Final = (10.0, 7.0)
 SERIES_SIZE_INCH: Final = (10.0, 10.0)
-DPI: Final = 100
-N_COLOURS: Final = 128  # of the PNG
 
-T1_COLOUR: Final = "#1f5fa8"
-T2_COLOUR: Final = "#b3312c"
 COMP_COLOUR: Final = "#111111"
 FIELD_COLOUR: Final = "#9a9a9a"
-QUIET_COLOUR: Final = "#777777"
 GRID_COLOUR: Final = "#dddddd"
 
 # Okabe & Ito's colours, told apart without red and green; every line has its own dashes as well.
@@ -104,11 +103,11 @@ def rms_plot_png(report: PrecisionReport) -> bytes:
     area.set_xlabel(f"{report.band} [mag], {scale}", parse_math=False)
     area.set_ylabel("scatter (robust rms) [mmag]")
     day = f", JD {int(report.jd_first)}" if np.isfinite(report.jd_first) else ""
-    title = f"Precision of {_clean(report.target, 40)} in {report.band}{day}"
+    title = f"Precision of {clean(report.target, 40)} in {report.band}{day}"
     figure.text(0.085, 0.955, title, fontsize=14, weight="bold", parse_math=False)
     for row, line in enumerate(reversed(caption)):
         figure.text(0.085, 0.018 + LINE_HEIGHT * row, line, fontsize=9, parse_math=False)
-    return _png(figure)
+    return small_png_of(figure)
 
 
 def _caption(report: PrecisionReport) -> list[str]:
@@ -138,7 +137,7 @@ def _caption(report: PrecisionReport) -> list[str]:
         beyond = f"scatter beyond {LOUD_FACTOR:g} times the expected error"
         words.append(f"{beyond}: {', '.join(loud[:MAX_NAMED])}{more}")
     words += report.unknown
-    lines = textwrap.wrap(_clean(" · ".join(words)), CAPTION_WIDTH)
+    lines = textwrap.wrap(clean(" · ".join(words)), CAPTION_WIDTH)
     if len(lines) > MAX_CAPTION_LINES:
         lines = [*lines[: MAX_CAPTION_LINES - 1], lines[MAX_CAPTION_LINES - 1][:-1] + "…"]
     return lines
@@ -353,9 +352,9 @@ def series_plot_png(table: PhotometryTable) -> bytes:
     areas[-1].xaxis.get_major_formatter().set_useOffset(False)
     figure.align_ylabels()
     day = f", JD {first}" if first else ""
-    title = f"Series of {_clean(table.target, 40)} in {table.band}{day}"
+    title = f"Series of {clean(table.target, 40)} in {table.band}{day}"
     figure.text(0.095, 0.962, title, fontsize=14, weight="bold", parse_math=False)
-    return _png(figure)
+    return small_png_of(figure)
 
 
 def _turned(table: PhotometryTable) -> BoolArray:
@@ -565,31 +564,3 @@ def _series_legend(area: Any) -> None:
 
 
 # --------------------------------------------------------------------------------------------- both
-
-
-def _clean(text: str, width: int | None = None) -> str:
-    """Return `text` on one line, without control characters, cut to `width` characters."""
-    line = " ".join(text.encode("utf-8", "replace").decode().split())
-    line = "".join(c for c in line if unicodedata.category(c)[0] != "C")
-    if width is not None and len(line) > width:
-        return line[: width - 1] + "…"
-    return line
-
-
-def _png(figure: "Figure") -> bytes:
-    """Return the figure as a PNG of at most 256 colours: a third of the bytes, and as good."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    canvas = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from font", category=UserWarning
-        )
-        canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib has no types here
-    rgba = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]  # as above
-    pixels = Image.fromarray(rgba[..., :3])
-    small = pixels.quantize(N_COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    small.save(buffer, format="png")
-    return buffer.getvalue()

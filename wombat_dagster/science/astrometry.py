@@ -116,17 +116,21 @@ def parallactic_angle_deg(
 ) -> FloatArray:
     """Return the angle at a place on the sky from the pole to the zenith, in [-180, 180].
 
-    By it the field turns on a mount without a third axis. Good to a hundredth of a degree away from
-    the zenith: UTC for UT1, the mean equinox of date and none of the precession since J2000.
+    By it the field turns on a mount without a third axis. From the pole of date, and with UTC for
+    UT1: the difference of two is good to some hundredths of a degree, but not at the zenith itself.
 
     Notes
     -----
     Meeus (1998), Astronomical Algorithms, 2nd ed., equations 12.4 (sidereal time, its two leading
-    terms) and 14.1.
+    terms), 14.1, and chapter 21 (precession since J2000, of first order).
     """
     days = np.asarray(jd_utc, dtype=float) - J2000_JD
+    years = days / DAYS_PER_JULIAN_YEAR
+    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
+    ra_of_date_deg = ra_deg + (46.1244 + 20.0431 * np.sin(ra) * np.tan(dec)) * years / 3600.0
+    dec = dec + np.radians(20.0431 * np.cos(ra) * years / 3600.0)
     greenwich_deg = 280.46061837 + 360.98564736629 * days
-    hour = np.radians(greenwich_deg + site.longitude_deg - ra_deg)
-    dec, latitude = np.radians(dec_deg), np.radians(site.latitude_deg)
+    hour = np.radians(greenwich_deg + site.longitude_deg - ra_of_date_deg)
+    latitude = np.radians(site.latitude_deg)
     to_zenith = np.tan(latitude) * np.cos(dec) - np.sin(dec) * np.cos(hour)
     return np.degrees(np.arctan2(np.sin(hour), to_zenith))

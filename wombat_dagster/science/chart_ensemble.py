@@ -124,7 +124,7 @@ def chart_level(night: Night, chosen: list[int], by_colour: CompColours | None) 
     The level is that of a star of the comps' mean colour.
     """
     stars = [night.table.stars[i] for i in chosen]
-    zero, restless = _carried(night, chosen)
+    zero, restless = _carried(night, chosen, by_colour)
     n = len(chosen)
     values = zero.residual_mag[:n]
     if by_colour:
@@ -165,22 +165,37 @@ def chart_level(night: Night, chosen: list[int], by_colour: CompColours | None) 
     )
 
 
-def chart_zero_points(night: Night, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
-    """Return night-mean zero points of the comps `names` and their errors, without any level."""
+def chart_zero_points(
+    night: Night, names: Sequence[str], by_colour: CompColours
+) -> tuple[FloatArray, FloatArray]:
+    """Return night-mean zero points of the comps `names` and their errors, without any level.
+
+    Of `by_colour` only what changes with the airmass is taken out of them.
+    """
     places = {star_name(night.table.stars[i]): i for i in night.seen}
     chosen = [places[name] for name in names]
-    zero, _ = _carried(night, chosen)
+    zero, _ = _carried(night, chosen, by_colour)
     n_frames = np.isfinite(zero.deviation_mag).sum(axis=0)[: len(names)]
     errors = np.sqrt(np.nanmean(zero.error_mag[:, : len(names)] ** 2, axis=0) / n_frames)
     catalogue = np.array([catalogue_error(night.table.stars[i]) for i in chosen])
     return zero.residual_mag[: len(names)], np.hypot(errors, catalogue)
 
 
-def _carried(night: Night, chosen: list[int]) -> tuple[NightZeroPoint, Restlessness]:
-    """Return the zero points from frame to frame, and how restless the comps are."""
+def _carried(
+    night: Night, chosen: list[int], by_colour: CompColours | None
+) -> tuple[NightZeroPoint, Restlessness]:
+    """Return the zero points from frame to frame, and how restless the comps are.
+
+    They hold for a star of the comps' mean colour at every airmass; field stars have no colour, and
+    the mean of theirs is taken for that of the comps.
+    """
     comps = night.stars.stars(chosen).where(night.usable[:, chosen])
-    catalogue = np.array([catalogue_mag(night.table.stars[i]) for i in chosen])
+    stars = [night.table.stars[i] for i in chosen]
+    catalogue = np.array([catalogue_mag(star) for star in stars])
     zero_points, errors = catalogue - comps.magnitude, comps.error
+    if by_colour:
+        colours = np.array([by_colour.of_comp[star_name(star)] for star in stars])
+        zero_points = zero_points - np.outer(by_colour.by_airmass, colours - colours.mean())
     known = errors_known(night.table)
     if night.field is not None:
         # any level does: the chart sets it; near the comps' the equations are well-conditioned

@@ -16,6 +16,7 @@ from wombat_dagster import domain
 from wombat_dagster.domain import BoolArray, FloatArray
 from wombat_dagster.science import quality
 from wombat_dagster.science.ensemble import HUBER_K, HUBER_ROUNDS
+from wombat_dagster.science.extinction import second_order_extinction
 
 UNKNOWN_COLOUR_ERROR_MAG: Final = 0.1
 NO_COEFFICIENTS: Final[Mapping[str, float]] = MappingProxyType({})
@@ -79,6 +80,51 @@ def choose_transformation(
         target_colour_error=error,
         source=source,
     )
+
+
+def by_airmass(
+    band: str, airmass: FloatArray, index: str, extinction_colour: Mapping[str, float]
+) -> FloatArray:
+    """Return what second-order extinction adds to a colour term on every frame (DOMAIN 6g).
+
+    -k2 X in magnitudes per magnitude of the colour, shape (n_frames,): for stars at one airmass
+    -k2 Δ(colour X) is a colour term -k2 X. 0 where nothing is known for the band and `index`.
+
+    Notes
+    -----
+    DOMAIN's formula as it stands, so the stored coefficients T belong outside the atmosphere. One
+    fitted to a standard field at airmass X0 without regard to k2 has -k2 X0 in it already: T + k2
+    X0 is the one to store. The airmass is T1's for all stars; their differences are first order's,
+    and times colour less than 1 mmag in a field of 1 deg.
+
+    Parameters
+    ----------
+    band, airmass
+        A night through one filter, shape (n_frames,).
+    index
+        The colour that transforms it.
+    extinction_colour
+        k2 by band, magnitudes per airmass and per magnitude of the colour that transforms the band
+        alone (`SINGLE_FILTER_COEFFICIENT`): other indices get nothing.
+    """
+    known = SINGLE_FILTER_COEFFICIENT.get(band)
+    if known is None or known[1] != index or band not in extinction_colour:
+        return np.zeros(len(airmass))
+    return second_order_extinction(extinction_colour[band], airmass)
+
+
+def by_airmass_notes(
+    by_airmass: FloatArray, table: domain.PhotometryTable, index: str
+) -> list[str]:
+    """Return what to note where `by_airmass` is not nothing."""
+    if not by_airmass.any():
+        return []
+    low, high = float(np.nanmin(by_airmass)), float(np.nanmax(by_airmass))
+    return [
+        f"second-order extinction in {table.band}: {low:+.4f} to {high:+.4f} mag per magnitude of "
+        f"{index}, for airmass {np.nanmin(table.times.airmass):.2f} to "
+        f"{np.nanmax(table.times.airmass):.2f}"
+    ]
 
 
 def term_error(
@@ -203,14 +249,21 @@ def may_free_colour_term(colours: FloatArray) -> bool:
 class CompColours:
     """What the comps are transformed by; `of_comp` holds the catalogue colours by comp.
 
-    `fit` is given where the coefficient was fitted to the comps themselves.
+    The term is `coefficient` + `by_airmass`, shape (n_frames,). `fit` is given where the
+    coefficient was fitted to the comps themselves.
     """
 
     coefficient: float
     index: str
     of_comp: Mapping[str, float]
     lacking: str  # words for a comp that is not in `of_comp`
+    by_airmass: FloatArray  # second-order extinction, 0 without
     fit: ColourFit | None = None
+
+    @property
+    def on_frames(self) -> FloatArray:
+        """The coefficient on every frame, shape (n_frames,)."""
+        return self.coefficient + self.by_airmass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,8 +282,10 @@ class Term:
     measured: BoolArray
 
     @classmethod
-    def constant(cls, n_frames: int, magnitude: float, level_error: float = 0.0) -> "Term":
-        """Return the same term on every frame."""
+    def certain(
+        cls, n_frames: int, magnitude: float | FloatArray, level_error: float = 0.0
+    ) -> "Term":
+        """Return a term without noise of its own, one for all frames or for each."""
         nothing = np.zeros(n_frames)
         return cls(
             magnitude=nothing + magnitude,

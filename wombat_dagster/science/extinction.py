@@ -1,7 +1,7 @@
-"""First-order extinction between stars of one frame, where the field is wide or low enough for it.
+"""Extinction within a frame (DOMAIN 6g): by the airmass of each star, and by its colour.
 
-Second-order extinction stays out: it wants a coefficient against colour and airmass of its own
-(DOMAIN 6g), and none is known to the settings.
+First order only where the field is wide or low enough for it. Second order is a colour term that
+grows with the airmass, also where all stars share one: it is `colour_terms`' to apply.
 """
 
 from collections.abc import Mapping
@@ -34,6 +34,16 @@ def first_order_extinction(
 ) -> FloatArray:
     """Return the correction -k1 (X_s - X_c) to a magnitude (DOMAIN 6g)."""
     return -mag_per_airmass * (airmass_star - airmass_comp)
+
+
+def second_order_extinction(
+    mag_per_airmass_colour: float, colour_airmass_difference: FloatArray
+) -> FloatArray:
+    """Return the correction -k2 Δ(colour X) to a magnitude (DOMAIN 6g).
+
+    `colour_airmass_difference` is colour times airmass of the star less that of the comps.
+    """
+    return -mag_per_airmass_colour * colour_airmass_difference
 
 
 def star_airmass(

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from wombat_dagster import domain
 from wombat_dagster.domain import BoolArray, FloatArray
+from wombat_dagster.science.instrumental import instrumental_magnitude
 
 MIN_ALTITUDE_DEG: Final = 15.0
 MAX_CLOUD_MAG: Final = 1.0
 MAX_COMP_SIGMA: Final = 5.0
 COMPS_MIN_FRAMES: Final = 10  # the night's own scatter is too uncertain over fewer
+COMPS_MIN_MAG: Final = 0.001  # no comp is steadier than that
 
 CLOUDED_PART: Final = 0.5  # of the usual number of stars
 CLOUDED_MIN_FRAMES: Final = 5
@@ -99,25 +101,46 @@ def clouded(n_stars: NDArray[np.int64], exposure_s: FloatArray) -> dict[int, int
     return dict(sorted(found.items()))
 
 
+def clouded_frames(source_sky_adu: FloatArray, exposure_s: FloatArray) -> BoolArray:
+    """Return the frames whose stars are more than 1 mag dimmer than on the night's best frames.
+
+    Before there are zero points: the median of what each star lacks against its own best, so that a
+    star that is missing makes no cloud. `source_sky_adu` of shape (n_frames, n_stars), `exposure_s`
+    (n_frames,). Over fewer than 5 frames, or without a star, none is.
+    """
+    magnitude = instrumental_magnitude(source_sky_adu, exposure_s[:, None])
+    if len(magnitude) < CLOUDED_MIN_FRAMES:
+        return np.zeros(len(magnitude), dtype=bool)
+    dimmer = np.stack([dimming(-star) for star in magnitude.T if np.isfinite(star).any()] or [[]])
+    if not dimmer.size:
+        return np.zeros(len(magnitude), dtype=bool)
+    return median_of_columns(dimmer) > MAX_CLOUD_MAG
+
+
 def disagreeing_comps(deviation_mag: FloatArray, error_mag: FloatArray) -> BoolArray:
     """Return the frames whose comps disagree by more than the night's frames usually do.
 
     One comp is beyond 5 sigma of its own scatter, or all of at least 3 scatter five times more than
     on the median frame: both in magnitudes and in units of the formal errors, so that a short
-    exposure or thin cloud is no disagreement. Deviations of the comps' zero points and formal
-    errors of shape (n_frames, n_comps); NaN: not measured. Over fewer than 10 frames none is.
+    exposure or thin cloud is no disagreement. In those units the comps are alike: one that happens
+    to scatter little is judged by the others' median. Deviations of the comps' zero points and
+    formal errors of shape (n_frames, n_comps); NaN: not measured. Over fewer than 10 frames none
+    is, nor where all comps are within 1 mmag.
     """
     with np.errstate(invalid="ignore", divide="ignore"):  # an error of 0 says nothing
         pulls = deviation_mag / error_mag
-    return _apart(deviation_mag) & _apart(pulls)
+    own = scatter_of_columns(pulls)
+    known = own[np.isfinite(own)]
+    usual = np.maximum(own, np.median(known)) if known.size else own
+    beyond = (np.abs(deviation_mag) > COMPS_MIN_MAG).any(axis=1)
+    return beyond & _apart(deviation_mag, scatter_of_columns(deviation_mag)) & _apart(pulls, usual)
 
 
-def _apart(deviation: FloatArray) -> BoolArray:
+def _apart(deviation: FloatArray, usual: FloatArray) -> BoolArray:
+    """Return the frames far off by the `usual` scatter of each comp, shape (n_comps,)."""
     measured = np.isfinite(deviation)
-    apart = np.zeros(len(deviation), dtype=bool)
-    for comp, n_frames in zip(deviation.T, measured.sum(axis=0), strict=True):
-        if n_frames >= COMPS_MIN_FRAMES:
-            apart |= np.abs(comp) > MAX_COMP_SIGMA * (scatter(comp) or np.inf)
+    judged = (measured.sum(axis=0) >= COMPS_MIN_FRAMES) & (usual > 0)
+    apart = (np.abs(deviation[:, judged]) > MAX_COMP_SIGMA * usual[judged]).any(axis=1)
     several = measured.sum(axis=1) >= 3
     if several.sum() >= COMPS_MIN_FRAMES:
         spread = np.nanstd(np.where(measured, deviation, np.nan)[several], axis=1)

@@ -6,6 +6,7 @@ The night as a whole. Its parts: `instrumental` and `series` (counts to magnitud
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,8 @@ from wombat_dagster.science.colour_terms import (
     CompColours,
     Term,
     Terms,
+    by_airmass,
+    by_airmass_notes,
     fit_colour_term_clipped,
     may_free_colour_term,
     term_error,
@@ -47,6 +50,7 @@ def standardise(
     coefficients: Mapping[str, float] = NO_COEFFICIENTS,
     coefficient_errors: Mapping[str, float] = NO_COEFFICIENTS,
     extinction: Extinction | None = None,
+    extinction_colour: Mapping[str, float] = NO_COEFFICIENTS,
     earlier: Sequence[domain.CheckNight] = (),
 ) -> domain.StandardMagnitudes:
     """Return the standard magnitudes of T1 and T2 with both errors (SPEC section 8, DOMAIN 6).
@@ -74,6 +78,9 @@ def standardise(
         there counts as 0.
     extinction
         Corrects stars to T1's airmass where that differs by more than 0.01.
+    extinction_colour
+        Second-order extinction by band, see `colour_terms.by_airmass`; applied with any colour
+        term, so that a star of the comps' mean colour gets nothing.
     earlier
         Earlier nights of the same T2 (star, band, camera), by date, not held: what it is compared
         with in bands that the catalogue lacks.
@@ -110,14 +117,17 @@ def standardise(
         coefficient_errors,
         with_field=with_field,
         extinction=extinction,
+        extinction_colour=extinction_colour,
     )
-    by_colour = measured.comps if measured else _supplied_colours(table, transformation)
+    by_colour = (
+        measured.comps if measured else _supplied_colours(table, transformation, extinction_colour)
+    )
     fit_notes: list[str] = []
     if by_colour is None and colour_fit:
-        by_colour, fit_notes = _fitted_colours(night, transformation)
+        by_colour, fit_notes = _fitted_colours(night, transformation, extinction_colour)
         transformation = _fitted_transformation(transformation, by_colour)
     comps = ensemble_of(night, by_colour)
-    terms = measured.terms if measured else _supplied_terms(table, comps, transformation)
+    terms = measured.terms if measured else _supplied_terms(table, comps, transformation, by_colour)
     rejected = quality.propose_rejections(
         table,
         comps.zero_point_mag,
@@ -208,7 +218,9 @@ def _method(comps: Ensemble, measured: MeasuredColour | None, *, fitted: bool) -
 
 
 def _supplied_colours(
-    table: domain.PhotometryTable, transformation: domain.Transformation
+    table: domain.PhotometryTable,
+    transformation: domain.Transformation,
+    extinction_colour: Mapping[str, float],
 ) -> CompColours | None:
     """Return the comps' colours for a single filter; None without coefficient or T1's colour."""
     if transformation.coefficient is None or transformation.target_colour is None:
@@ -219,6 +231,7 @@ def _supplied_colours(
         index=index,
         of_comp=_catalogue_colours(table),
         lacking=f"without {index}",
+        by_airmass=by_airmass(table.band, table.times.airmass, index, extinction_colour),
     )
 
 
@@ -227,7 +240,7 @@ def _catalogue_colours(table: domain.PhotometryTable) -> dict[str, float]:
 
 
 def _fitted_colours(
-    night: Night, transformation: domain.Transformation
+    night: Night, transformation: domain.Transformation, extinction_colour: Mapping[str, float]
 ) -> tuple[CompColours | None, list[str]]:
     """Return the colour term that the night's own comps show (DOMAIN 6e), None and why not."""
     index = transformation.colour_index
@@ -243,14 +256,16 @@ def _fitted_colours(
             f"no colour fit: {len(names)} comps{spread}, at least {COLOUR_FIT_MIN_COMPS} over "
             f"{COLOUR_FIT_MIN_RANGE_MAG:g} wanted"
         ]
-    fit = fit_colour_term_clipped(*chart_zero_points(night, names), colours)
-    return CompColours(
-        coefficient=fit.coefficient,
+    table = night.table
+    asked = CompColours(
+        coefficient=0.0,
         index=index,
         of_comp=of_comp,
         lacking=f"without {index}",
-        fit=fit,
-    ), []
+        by_airmass=by_airmass(table.band, table.times.airmass, index, extinction_colour),
+    )
+    fit = fit_colour_term_clipped(*chart_zero_points(night, names, asked), colours)
+    return replace(asked, coefficient=fit.coefficient, fit=fit), []
 
 
 def _fitted_transformation(
@@ -272,33 +287,37 @@ def _fitted_transformation(
 
 
 def _supplied_terms(
-    table: domain.PhotometryTable, comps: Ensemble, transformation: domain.Transformation
+    table: domain.PhotometryTable,
+    comps: Ensemble,
+    transformation: domain.Transformation,
+    by_colour: CompColours | None,
 ) -> Terms:
     """Return T1's term by its supplied colour, T2's by its catalogue colour, 0 without a colour.
 
     T σ_colour and σ_T Δ of T1 are of the whole night.
     """
     n_frames = len(table.labels)
-    coefficient, colour = transformation.coefficient, transformation.target_colour
-    if comps.mean_colour is None or coefficient is None or colour is None:
-        return Terms(t1=Term.constant(n_frames, 0.0), t2=Term.constant(n_frames, 0.0))
+    colour = transformation.target_colour
+    if comps.mean_colour is None or by_colour is None or colour is None:
+        return Terms(t1=Term.certain(n_frames, 0.0), t2=Term.certain(n_frames, 0.0))
     error = term_error(
-        coefficient=coefficient,
+        coefficient=float(np.nanmedian(by_colour.on_frames)),
         coefficient_error=transformation.coefficient_error,
         colour_difference=colour - comps.mean_colour,
         colour_error=transformation.target_colour_error,
     )
-    term = coefficient * (colour - comps.mean_colour)
+    term = by_colour.on_frames * (colour - comps.mean_colour)
     t2 = table.star_index("T2")
     check_colour = None if t2 is None else table.stars[t2].colour
-    check_term, notes = 0.0, []
+    check_term: FloatArray = np.zeros(n_frames)
+    notes = by_airmass_notes(by_colour.by_airmass, table, by_colour.index)
     if check_colour is not None:
-        check_term = coefficient * (check_colour - comps.mean_colour)
+        check_term = by_colour.on_frames * (check_colour - comps.mean_colour)
     elif t2 is not None:
         notes.append(f"check star without {transformation.colour_index}: no colour term for it")
     return Terms(
-        t1=Term.constant(n_frames, term, error),
-        t2=Term.constant(n_frames, check_term),
+        t1=Term.certain(n_frames, term, error),
+        t2=Term.certain(n_frames, check_term),
         notes=tuple(notes),
     )
 

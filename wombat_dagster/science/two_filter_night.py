@@ -11,6 +11,8 @@ Where DOMAIN is silent:
 - A frame farther than 0.1 d from either filter's frames keeps the nearest colour, with 0.1 mag as
   its error, and is proposed to be rejected (``nocolour``): neither a hole nor a step. When that is
   more than half of them, two filters are not used.
+- Second-order extinction goes with each coefficient of the pair, at the airmass of the frame to
+  transform: the colour of the other filter is interpolated to its time.
 - T2 is transformed by its own measured colour, so that it checks both filters; where that was not
   measured by its catalogue colour.
 """
@@ -30,6 +32,8 @@ from wombat_dagster.science.colour_terms import (
     CompColours,
     Term,
     Terms,
+    by_airmass,
+    by_airmass_notes,
 )
 from wombat_dagster.science.ensemble import NightZeroPoint
 from wombat_dagster.science.extinction import Extinction
@@ -117,10 +121,21 @@ class _PairNight:
     own: domain.PhotometryTable
     colours: Mapping[str, float]  # catalogue colours of the comps, by name
     mean_colour_error: float
+    by_airmass: Mapping[str, FloatArray]  # of own, blue and red band, at the frames of `own`
 
     @property
     def mean_colour(self) -> float:
         return float(np.mean(list(self.colours.values())))
+
+    @property
+    def of_own(self) -> FloatArray:
+        """The coefficient of the band to transform, on every frame of it."""
+        return self.pair.own.value + self.by_airmass[self.own.band]
+
+    @property
+    def divisor(self) -> FloatArray:
+        """Untransformed over standard colour difference, on every frame of the filter."""
+        return self.pair.divisor - self.by_airmass[self.pair.blue] + self.by_airmass[self.pair.red]
 
     @property
     def others(self) -> list[domain.PhotometryTable]:
@@ -138,7 +153,7 @@ class _PairNight:
 
     def difference(self, colour: ColourCurve) -> FloatArray:
         """Return Δ, the standard colour less the comps' mean (DOMAIN 6c, closed form)."""
-        return (colour.colour - self.mean_colour) / self.pair.divisor
+        return (colour.colour - self.mean_colour) / self.divisor
 
 
 def measure_colour(
@@ -149,6 +164,7 @@ def measure_colour(
     *,
     with_field: bool,
     extinction: Extinction | None,
+    extinction_colour: Mapping[str, float],
 ) -> tuple[MeasuredColour | None, tuple[str, ...]]:
     """Return the colour by the best pair of filters that gives one, and why better ones do not."""
     table = night.table
@@ -165,7 +181,9 @@ def measure_colour(
                 else night_of(tables[band], with_field=with_field, extinction=extinction)
                 for band in (pair.blue, pair.red)
             )
-            return _colour_of(_pair_night(night, pair, blue, red)), tuple(failures)
+            return _colour_of(_pair_night(night, pair, blue, red, extinction_colour)), tuple(
+                failures
+            )
         except domain.NoStandard as reason:
             failures.append(f"no {pair.index} from two filters: {reason}")
     return None, tuple(failures)
@@ -179,7 +197,9 @@ def _by_band(
     return {one.band: one for one in ordered} | {table.band: table}
 
 
-def _pair_night(night: Night, pair: FilterPair, blue: Night, red: Night) -> _PairNight:
+def _pair_night(
+    night: Night, pair: FilterPair, blue: Night, red: Night, extinction_colour: Mapping[str, float]
+) -> _PairNight:
     """Reduce both filters on the comps used in all, this one included. Raises NoStandard."""
     used, used_blue, used_red = (_used_comps(one) for one in (night, blue, red))
     shared = [name for name in used if name in used_blue and name in used_red]
@@ -194,13 +214,18 @@ def _pair_night(night: Night, pair: FilterPair, blue: Night, red: Night) -> _Pai
         for name, (one, other) in zip(shared, comps, strict=True)
     }
     errors = [catalogue_error(star) for both in comps for star in both]
+    own = night.table
     return _PairNight(
         pair=pair,
-        blue=_filter_night(blue, colours, pair.of_blue.value, pair.index),
-        red=_filter_night(red, colours, pair.of_red.value, pair.index),
-        own=night.table,
+        blue=_filter_night(blue, colours, pair.of_blue.value, pair.index, extinction_colour),
+        red=_filter_night(red, colours, pair.of_red.value, pair.index, extinction_colour),
+        own=own,
         colours=colours,
         mean_colour_error=float(np.linalg.norm(errors)) / len(comps),
+        by_airmass={
+            band: by_airmass(band, own.times.airmass, pair.index, extinction_colour)
+            for band in (own.band, pair.blue, pair.red)
+        },
     )
 
 
@@ -210,15 +235,26 @@ def _used_comps(night: Night) -> dict[str, domain.ApertureStar]:
 
 
 def _filter_night(
-    night: Night, colours: Mapping[str, float], coefficient: float, index: str
+    night: Night,
+    colours: Mapping[str, float],
+    coefficient: float,
+    index: str,
+    extinction_colour: Mapping[str, float],
 ) -> _FilterNight:
     """Return one filter's night on the comps in `colours`, all of which it has."""
     place = {star_name(night.table.stars[i]): i for i in night.seen}
     chosen = [place[name] for name in colours]
+    table = night.table
     level = chart_level(
         night,
         chosen,
-        CompColours(coefficient=coefficient, index=index, of_comp=colours, lacking=""),
+        CompColours(
+            coefficient=coefficient,
+            index=index,
+            of_comp=colours,
+            lacking="",
+            by_airmass=by_airmass(table.band, table.times.airmass, index, extinction_colour),
+        ),
     )
     zero, n = level.zero, len(chosen)
     rejected = quality.propose_rejections(
@@ -246,18 +282,24 @@ def _colour_of(night: _PairNight) -> MeasuredColour:
         )
     t1_colour = (night.difference(colour) + night.mean_colour)[colour.near]
     t2, check_notes = _check_term(night)
-    noise = float(np.median(colour.error)) / pair.divisor
+    noise = float(np.median(colour.error / night.divisor))
+    of_own = night.by_airmass[night.own.band]
     return MeasuredColour(
         comps=CompColours(
             coefficient=pair.own.value,
             index=pair.index,
             of_comp=night.colours,
             lacking=f"not used in {pair.blue} and {pair.red}",
+            by_airmass=of_own,
         ),
         terms=Terms(
             t1=_target_term(night, colour),
             t2=t2,
-            notes=(*_two_filter_notes(night, t1_colour, len(colour.near)), *check_notes),
+            notes=(
+                *_two_filter_notes(night, t1_colour, len(colour.near)),
+                *by_airmass_notes(of_own, night.own, pair.index),
+                *check_notes,
+            ),
         ),
         transformation=domain.Transformation(
             coefficient_name=pair.own.name,
@@ -274,19 +316,20 @@ def _colour_of(night: _PairNight) -> MeasuredColour:
 def _target_term(night: _PairNight, colour: ColourCurve) -> Term:
     """Return T1's term; a frame that has to borrow its colour gets 0.1 mag of colour error."""
     term = _measured_term(night, colour)
-    borrowed = np.where(colour.near, 0.0, night.pair.own.value * UNKNOWN_COLOUR_ERROR_MAG)
+    borrowed = np.where(colour.near, 0.0, night.of_own * UNKNOWN_COLOUR_ERROR_MAG)
     return replace(term, other_error=np.hypot(term.other_error, borrowed), measured=colour.near)
 
 
 def _measured_term(night: _PairNight, colour: ColourCurve) -> Term:
     """Return the term of a star by its colour through the pair, at every frame."""
     pair, difference = night.pair, night.difference(colour)
-    noise = abs(pair.slope) * colour.other_error
+    slope = night.of_own / night.divisor
+    noise = np.abs(slope) * colour.other_error
     coefficients = pair.magnitude_error(float(np.sqrt(np.mean(difference**2))))
-    common = float(noise[0]) if colour.constant else 0.0
+    common = float(np.median(noise)) if colour.constant else 0.0
     return Term(
-        magnitude=pair.own.value * difference,
-        own_weight=pair.slope * colour.own_weight,
+        magnitude=night.of_own * difference,
+        own_weight=slope * colour.own_weight,
         other_error=np.zeros_like(noise) if colour.constant else noise,
         level_error=float(np.hypot(common, coefficients)),
         measured=np.ones(len(difference), dtype=bool),
@@ -298,7 +341,7 @@ def _check_term(night: _PairNight) -> tuple[Term, list[str]]:
     n_frames = len(night.own.labels)
     t2 = night.own.star_index("T2")
     if t2 is None:
-        return Term.constant(n_frames, 0.0), []
+        return Term.certain(n_frames, 0.0), []
     name, pair = star_name(night.own.stars[t2]), night.pair
     blue, red = night.blue.check_curve(name), night.red.check_curve(name)
     if blue and red:  # neither without an aperture nor empty
@@ -306,9 +349,9 @@ def _check_term(night: _PairNight) -> tuple[Term, list[str]]:
     unmeasured = f"check star not measured in {pair.blue} and {pair.red}"
     blue_mag, red_mag = night.blue.catalogue_mag(name), night.red.catalogue_mag(name)
     if blue_mag is None or red_mag is None:
-        return Term.constant(n_frames, 0.0), [f"{unmeasured}: no colour term for it"]
-    term = pair.own.value * (blue_mag - red_mag - night.mean_colour)
-    return Term.constant(n_frames, term), [f"{unmeasured}: catalogue {pair.index} taken for it"]
+        return Term.certain(n_frames, 0.0), [f"{unmeasured}: no colour term for it"]
+    term = night.of_own * (blue_mag - red_mag - night.mean_colour)
+    return Term.certain(n_frames, term), [f"{unmeasured}: catalogue {pair.index} taken for it"]
 
 
 def _two_filter_source(night: _PairNight) -> str:

@@ -27,6 +27,7 @@ HOT_E_S = (2.0, 60.0)  # dark current of hot pixels
 DEAD_RESPONSE = 0.05
 COSMIC_RAY_E = (800.0, 20000.0)  # per track
 COSMIC_RAY_LENGTH_PX = 6
+TRAIL_STEP_SIGMA = 0.5  # a trail is so many stars in a row: no ripple is left
 
 _erf = np.frompyfunc(math.erf, 1, 1)  # numpy has none, and scipy is not asked for here
 
@@ -122,13 +123,30 @@ def add_stars(
     *,
     telescope: Telescope,
     fwhm_px: float,
+    trail_px: tuple[float, float] = (0.0, 0.0),
 ) -> None:
     """Add stars of `flux` at (`x`, `y`), shape (n,), to `image` in place.
 
-    Stars off the frame are skipped, stars over its edge are cut.
+    Stars off the frame are skipped, stars over its edge are cut. With `trail_px` they are drawn
+    out evenly by that much, about their places.
     """
-    height, width = image.shape
     sigma = core_sigma_px(telescope, fwhm_px)
+    n_steps = math.ceil(math.hypot(*trail_px) / (TRAIL_STEP_SIGMA * sigma)) or 1
+    for share in (np.arange(n_steps) + 0.5) / n_steps - 0.5:
+        at_x, at_y = x + share * trail_px[0], y + share * trail_px[1]
+        _add_round_stars(image, at_x, at_y, flux / n_steps, telescope=telescope, sigma=sigma)
+
+
+def _add_round_stars(
+    image: FloatArray,
+    x: FloatArray,
+    y: FloatArray,
+    flux: FloatArray,
+    *,
+    telescope: Telescope,
+    sigma: float,
+) -> None:
+    height, width = image.shape
     half = math.ceil(STAMP_SIGMA * sigma * telescope.halo_ratio)
     seen = (x > -half) & (x < width - 1 + half) & (y > -half) & (y < height - 1 + half)
     x, y, flux = x[seen], y[seen], flux[seen]

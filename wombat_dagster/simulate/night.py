@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from dataclasses import field as default
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,16 @@ class Conditions:
     """How sky and mount behave in a night; the defaults are a decent one."""
 
     seeing_rms: float = 0.04  # of the FWHM, slowly wandering
+    seeing_growth_hour: float = 0.0  # of the FWHM, besides
     transparency_rms_mag: float = 0.015  # grey, slowly wandering, never brighter than clear
     sky_gradient: float = 0.05  # of the sky, from edge to edge
     drift_px_hour: tuple[float, float] = (3.0, -2.0)
     jitter_px: float = 0.6
     rotation_deg_hour: float = 0.01
+    altazimuth: bool = False  # the field turns, as it does on a mount without a third axis
+    flip_after_hours: float | None = None  # on a German mount: the field then stands on its head
+    trails_px: Mapping[int, tuple[float, float]] = default(default_factory=dict)
+    """By the light's number: how far the stars went during the exposure, evenly."""
     pointing_error_arcmin: float = 3.0  # how far the header's position is off, in each axis
     pointing_jitter_arcmin: float = 0.1
     cosmic_rays_mpx_minute: float = 2.0
@@ -180,6 +186,17 @@ def altitudes_deg(jd_utc: FloatArray, site: Site, ra_deg: float, dec_deg: float)
     with _offline():
         frame = AltAz(obstime=Time(jd_utc, format="jd", scale="utc"), location=_location(site))
         return SkyCoord(ra_deg * u.deg, dec_deg * u.deg).transform_to(frame).alt.deg
+
+
+def parallactic_angles_deg(
+    jd_utc: FloatArray, site: Site, ra_deg: float, dec_deg: float
+) -> FloatArray:
+    """Return the angle at the target from the pole to the zenith, continuous over `jd_utc`."""
+    with _offline():
+        frame = AltAz(obstime=Time(jd_utc, format="jd", scale="utc"), location=_location(site))
+        zenith = SkyCoord(az=np.zeros(len(jd_utc)) * u.deg, alt=90 * u.deg, frame=frame).icrs
+        angle = SkyCoord(ra_deg * u.deg, dec_deg * u.deg).position_angle(zenith)
+    return np.degrees(np.unwrap(angle.rad))
 
 
 def young_airmass(altitude_deg: FloatArray) -> FloatArray:
@@ -563,6 +580,7 @@ class _Shot:
     hours: float
     seeing: float  # times the telescope's FWHM
     clouds_mag: float
+    turned_deg: float
     jitter_px: FloatArray
     pointing_arcmin: FloatArray  # error of the header's position in RA and Dec
 
@@ -586,6 +604,13 @@ def _shots(
     altitude = altitudes_deg(jd_utc, site, field.ra_deg, field.dec_deg)
     airmass = young_airmass(altitude)
     seeing = 1.0 + conditions.seeing_rms * _wander(rng, hours)
+    seeing = seeing + conditions.seeing_growth_hour * hours
+    turned_deg = conditions.rotation_deg_hour * hours
+    if conditions.altazimuth:
+        parallactic_deg = parallactic_angles_deg(jd_utc, site, field.ra_deg, field.dec_deg)
+        turned_deg = turned_deg + parallactic_deg - parallactic_deg[0]
+    if conditions.flip_after_hours is not None:
+        turned_deg = turned_deg + np.where(hours > conditions.flip_after_hours, 180.0, 0.0)
     clouds = np.abs(conditions.transparency_rms_mag * _wander(rng, hours))
     jitter = conditions.jitter_px * rng.standard_normal((n, 2))
     pointing = conditions.pointing_error_arcmin * rng.choice([-1.0, 1.0], 2)
@@ -601,6 +626,7 @@ def _shots(
             hours=float(hours[i]),
             seeing=float(seeing[i]),
             clouds_mag=float(clouds[i]),
+            turned_deg=float(turned_deg[i]),
             jitter_px=jitter[i],
             pointing_arcmin=pointing[i],
         )
@@ -630,7 +656,7 @@ def _write_light(
     passband = telescope.passband(light.filter)
     rng = writer.rng(LIGHT, light.filter, light.number)
     shift_px = np.array(conditions.drift_px_hour) * shot.hours + shot.jitter_px
-    wcs = _pointed(telescope, field, shift_px, conditions.rotation_deg_hour * shot.hours)
+    wcs = _pointed(telescope, field, shift_px, shot.turned_deg)
     # A Julian year is 365.25 days, counted from J2000.0, JD 2451545.0.
     ra, dec = field.positions(2000.0 + (shot.jd_utc - 2451545.0) / 365.25)
     x, y = wcs.all_world2pix(ra, dec, 0)
@@ -650,7 +676,8 @@ def _write_light(
     sky_e_px = light.exposure_s * sky_electrons(telescope, passband)
     fwhm_px = telescope.fwhm_px * shot.seeing
     image = _sky_image(telescope, sky_e_px, conditions.sky_gradient)
-    add_stars(image, x, y, star_e, telescope=telescope, fwhm_px=fwhm_px)
+    trail_px = conditions.trails_px.get(light.number, (0.0, 0.0))
+    add_stars(image, x, y, star_e, telescope=telescope, fwhm_px=fwhm_px, trail_px=trail_px)
     megapixel_minutes = image.size / 1e6 * light.exposure_s / 60.0
     counts, n_hit = expose(
         detector,

@@ -61,6 +61,7 @@ COLOUR_BANDS = {"B-V": ("B", "V"), "V-I": ("V", "Ic")}
 MAX_SCANNED_FRAMES = 150
 SNR_FRAMES = 5  # with the most usual seeing: the growth curve is that of the night
 FIELD_STARS_OF_SCAN = 60  # that judge the radii, where the field is not the ensemble
+SHARPEST_STARS = 0.8  # of the typical frame's: fewer are thin cloud's
 HOT_PIXEL_FRAMES = (5, 12)  # read to know what hot pixels add: a tenth of the night
 MIN_FRAMES_FOR_HOT_PIXELS = 30
 
@@ -108,6 +109,7 @@ def measure_observation(
         times=times,
         fwhm_px=fwhm_px,
         typical=typical,
+        sharpest=_sharpest_frame(pixels, frames, fwhm_px),
         dark_e_px=np.zeros(len(frames)) if dark_e_px is None else dark_e_px,
         ra_deg=ra_deg,
         dec_deg=dec_deg,
@@ -117,14 +119,15 @@ def measure_observation(
     )
     hot = _hot_pixels(observatory, reduction, night)
     radii = _choose_radii(night, hot)
-    series, sums, crowding = [], [], None
+    series, sums = [], []
+    crowding: list[str | None] = [None] * len(candidates.ranked)
     for index, (image, mask) in night.stream(range(len(frames)), hot):
         series.append(night.measure(index, image, mask, radii.of_frame(index)))
         if night.n_field:
             sums.append(night.sum_field(index, image, mask, radii.of_frame(index)))
-        if index == typical:
+        if index in (night.typical, night.sharpest):
             x_px, y_px = night.predicted(index)
-            crowding = crowded(
+            found = crowded(
                 x_px[1:],
                 y_px[1:],
                 series[-1].source_sky_adu[1:],
@@ -132,6 +135,7 @@ def measure_observation(
                 radius_px=radii.of_frame(index).radius_px,
                 fwhm_px=night.median_fwhm_px,
             )
+            crowding = [before or words for before, words in zip(crowding, found, strict=True)]
     places = {record.file: night.predicted(i) for i, (_, record, _) in enumerate(solved)}
     observatory.status.record_target_places(
         observation, {file: (float(x[0]), float(y[0])) for file, (x, y) in places.items()}
@@ -235,6 +239,7 @@ class _Night:
     times: FrameTimes
     fwhm_px: FloatArray
     typical: int
+    sharpest: int  # shows what bad seeing merges
     dark_e_px: FloatArray
     ra_deg: FloatArray
     dec_deg: FloatArray
@@ -353,17 +358,35 @@ class _Night:
 
     def flagged(self, measured: StarMeasurements, radii: _Radii) -> StarMeasurements:
         """Return the measurements of T1 and the candidates with what the frames say of them."""
-        more = self._blended(
-            self.predicted(self.typical), measured.source_sky_adu[self.typical], radii
-        )
+        more = self._blended((self.ra_deg, self.dec_deg), measured.source_sky_adu, radii)
         return replace(measured, flags=measured.flags | more | self._elongated())
+
+    def neighbour_px(
+        self, places: tuple[FloatArray, FloatArray], flux_adu: FloatArray
+    ) -> FloatArray:
+        """Return how far the nearest star is that matters, on the typical or the sharpest frame.
+
+        `places`: (ra_deg, dec_deg); `flux_adu` of shape (n_frames, n_stars).
+        """
+        away_px = np.full(flux_adu.shape[1], np.inf)
+        for index in (self.typical, self.sharpest):
+            frame, _, solution = self.solved[index]
+            x_px, y_px = project(solution, *places)
+            here_px = apertures.neighbour_px(
+                x_px,
+                y_px,
+                flux_adu[index],
+                self.pixels.stars(frame),
+                fwhm_px=self.median_fwhm_px,
+            )
+            away_px = np.minimum(away_px, here_px)
+        return away_px
 
     def _blended(
         self, places: tuple[FloatArray, FloatArray], flux_adu: FloatArray, radii: _Radii
     ) -> NDArray[np.int64]:
-        """Return BLENDED for stars by frames, by the neighbours that the typical frame shows."""
-        neighbours = self.pixels.stars(self.solved[self.typical][0])
-        away_px = apertures.neighbour_px(*places, flux_adu, neighbours, fwhm_px=self.median_fwhm_px)
+        """Return BLENDED, frames by stars."""
+        away_px = self.neighbour_px(places, flux_adu)
         radius_px = np.array([radii.of_frame(i).radius_px for i in range(len(self.solved))])
         blended = apertures.is_blended(
             away_px, radius_px=radius_px[:, None], fwhm_px=self.fwhm_px[:, None]
@@ -383,9 +406,8 @@ class _Night:
         keep = steady_field_stars(columns["source_sky_adu"], columns["snr"], flags)
         if not keep.any():
             return None
-        places = project(self.solved[self.typical][2], *self.field)
         flags = flags | self._elongated()
-        flags |= self._blended(places, columns["source_sky_adu"][self.typical], radii)
+        flags |= self._blended(self.field, columns["source_sky_adu"], radii)
         for name in ("x_px", "y_px", "sky_adu_px", "n_sky_px"):
             columns[name] = np.stack([getattr(one, name) for one in sums])
         return FieldStars(
@@ -496,10 +518,8 @@ def _scan(night: _Night, usual: Aperture, hot: HotPixels | None) -> ApertureScan
     Costs a pass over the frames, of which no pixels are kept.
     """
     settings, fwhm_px = night.settings, night.median_fwhm_px
-    x_px, y_px = night.predicted(night.typical)
-    neighbours = night.pixels.stars(night.solved[night.typical][0])
-    unknown = np.full(x_px.size, np.nan)
-    away_px = apertures.neighbour_px(x_px, y_px, unknown, neighbours, fwhm_px=fwhm_px)
+    unknown = np.full((len(night.solved), night.ra_deg.size), np.nan)
+    away_px = night.neighbour_px((night.ra_deg, night.dec_deg), unknown)
     radii_px = apertures.scanned_radii(
         fwhm_px,
         settings.scan_fwhm,
@@ -685,8 +705,23 @@ def _frame_fwhm(solved: Solved, profile: FrameProfile, reference: int) -> FloatA
 
 
 def typical_frame(fwhm_px: FloatArray) -> int:
-    """Return the frame nearest the night's median FWHM: the one to judge crowding on."""
+    """Return the frame nearest the night's median FWHM."""
     return int(np.argmin(np.abs(fwhm_px - np.median(fwhm_px))))
+
+
+def _sharpest_frame(
+    pixels: CalibratedFrames, frames: Sequence[ReducedFrame], fwhm_px: FloatArray
+) -> int:
+    """Return the frame with the narrowest stars, of those that show about as many as the typical.
+
+    Close pairs that are one star on the others are two on it.
+    """
+    typical = typical_frame(fwhm_px)
+    n_wanted = SHARPEST_STARS * len(pixels.stars(frames[typical]))
+    for index in np.argsort(fwhm_px, kind="stable"):
+        if len(pixels.stars(frames[index])) >= n_wanted:
+            return int(index)
+    return typical
 
 
 def _dark_e_px(

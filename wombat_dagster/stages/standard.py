@@ -46,7 +46,7 @@ def standard_magnitudes_of(
     nights after. Raises NoStandard.
     """
     settings = observatory.settings.magnitudes
-    epoch = observatory.settings.for_camera(reduction.group.camera).epoch_of(observation.date)
+    instrument = observatory.settings.for_camera(reduction.group.camera)
     stored = coefficients_of(observatory, reduction.group.camera, observation.date)
     versions = sibling_versions(observatory, observation) if stored.values else {}
     siblings, lost = _readable(observatory, versions)
@@ -61,7 +61,8 @@ def standard_magnitudes_of(
         coefficients=stored.values,
         coefficient_errors=stored.errors,
         extinction=_extinction(observatory, reduction, table),
-        earlier=same_check_star(before, table, since=epoch),
+        extinction_colour=instrument.extinction_colour,
+        earlier=same_check_star(before, table, since=instrument.epoch_of(observation.date)),
     )
     inputs = {key: versions[key] for key in siblings}
     if stored.version:

@@ -23,13 +23,13 @@ THIRTY = (11.3, 11.9, *np.linspace(10.0, 14.0, 28))
 def drawn(monkeypatch):
     """The figures as they were turned into bytes."""
     figures = []
-    turn = precision._png
+    turn = precision.small_png_of
 
     def remember(figure):
         figures.append(figure)
         return turn(figure)
 
-    monkeypatch.setattr(precision, "_png", remember)
+    monkeypatch.setattr(precision, "small_png_of", remember)
     return figures
 
 

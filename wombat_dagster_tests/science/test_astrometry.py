@@ -101,6 +101,28 @@ def test_proper_motion_agrees_with_astropy():
     assert astrometry.separation_deg(ra, dec, star.ra_deg, star.dec_deg) * 3600 > 260
 
 
+@pytest.mark.parametrize("hours_from_the_meridian", [-5.0, -1.0, -0.1, 0.4, 6.0])
+@pytest.mark.parametrize(("latitude_deg", "dec_deg"), [(41.31, 38.1), (-33.0, -60.0), (5.0, 70.0)])
+def test_the_field_turns_in_twenty_minutes_as_astropy_s_zenith_does(
+    latitude_deg, dec_deg, hours_from_the_meridian
+):
+    """By the position angle of the zenith; near it, 26 years of precession are degrees."""
+    from astropy import units as u
+    from astropy.coordinates import AltAz, EarthLocation, SkyCoord
+    from astropy.time import Time
+
+    site = domain.Site(latitude_deg=latitude_deg, longitude_deg=-72.92)
+    place = EarthLocation(lat=latitude_deg * u.deg, lon=-72.92 * u.deg)
+    time = Time(2460964.6 + np.array([0.0, 20 / 1440]), format="jd")
+    ra_deg = time[0].sidereal_time("mean", place.lon).deg - 15.0 * hours_from_the_meridian
+    star = SkyCoord(ra_deg, dec_deg, unit="deg")
+    overhead = AltAz(obstime=time, location=place)
+    zenith = SkyCoord(alt=[90, 90] * u.deg, az=[0, 0] * u.deg, frame=overhead)
+    expected_deg = np.diff(star.position_angle(zenith.icrs).deg)[0]
+    found_deg = np.diff(astrometry.parallactic_angle_deg(time.jd, site, ra_deg, dec_deg))[0]
+    assert abs((found_deg - expected_deg + 180.0) % 360.0 - 180.0) < 0.1
+
+
 def test_a_star_without_proper_motion_stays():
     star = domain.Variable(name="x", ra_deg=10.0, dec_deg=20.0, pm_ra_mas_yr=5.0)
     assert astrometry.position_at_epoch(star, 2461000.5) == (10.0, 20.0)

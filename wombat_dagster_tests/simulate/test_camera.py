@@ -53,6 +53,27 @@ def test_the_profile_has_the_fwhm_asked_for():
     assert image[270, 300] / image[300, 300] == pytest.approx(0.5, abs=1e-3)
 
 
+def test_a_trail_is_even_as_long_as_asked_for_and_about_the_star_s_place():
+    """Moments of a uniform line of length L: the variance along it grows by L² / 12."""
+    image, still = np.zeros((101, 101)), one_star(50.3, 49.6)
+    add_stars(
+        image,
+        np.array([50.3]),
+        np.array([49.6]),
+        np.array([1000.0]),
+        telescope=SCOPE,
+        fwhm_px=3.2,
+        trail_px=(12.0, -5.0),
+    )
+    assert image.sum() == pytest.approx(1000.0, rel=1e-5)
+    rows, columns = np.mgrid[:101, :101]
+    assert (image * columns).sum() / 1000.0 == pytest.approx(50.3, abs=1e-3)
+    assert (image * rows).sum() / 1000.0 == pytest.approx(49.6, abs=1e-3)
+    along = ((columns - 50.3) * 12.0 - (rows - 49.6) * 5.0) / 13.0
+    grown = ((image - still) * along**2).sum() / 1000.0
+    assert grown == pytest.approx(13.0**2 / 12, rel=0.01)
+
+
 def test_without_a_halo_the_sigma_is_the_gaussians():
     bare = Telescope(halo_fraction=0.0)
     assert core_sigma_px(bare, 2.3548) == pytest.approx(1.0, abs=1e-4)

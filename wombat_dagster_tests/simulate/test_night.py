@@ -10,6 +10,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from wombat_dagster.domain import Site
+from wombat_dagster.science.astrometry import parallactic_angle_deg
 from wombat_dagster.simulate.night import (
     Conditions,
     altitudes_deg,
@@ -284,6 +285,45 @@ def test_the_field_drifts_and_turns_as_told(tmp_path):
     assert np.array(moved) == pytest.approx([159.5 - 12, 127.5 + 6], abs=1e-3)
     angle = [np.degrees(np.arctan2(f.wcs["CD1_2"], f.wcs["CD2_2"])) for f in truth.frames]
     assert angle[1] - angle[0] == pytest.approx(0.5, abs=1e-6)
+
+
+def turned_deg(truth):
+    """Return by how much each frame is turned against the first."""
+    angle = [np.degrees(np.arctan2(f.wcs["CD1_2"], f.wcs["CD2_2"])) for f in truth.frames]
+    return np.array(angle) - angle[0]
+
+
+FEW = {"filters": ("V",), "n_bias": 0, "n_flats": 0, "n_darks": 0, "cadence_s": 3600.0}
+
+
+def test_after_a_meridian_flip_the_field_stands_on_its_head(tmp_path):
+    conditions = Conditions(rotation_deg_hour=0.0, flip_after_hours=1.5)
+    truth = night(tmp_path, n_lights=3, conditions=conditions, **FEW)
+    assert np.abs(turned_deg(truth)) == pytest.approx([0.0, 0.0, 180.0], abs=1e-6)
+
+
+def test_without_a_third_axis_the_field_turns_as_the_zenith_does(tmp_path):
+    """By the parallactic angle of the textbooks; precession counts so near the zenith."""
+    conditions = Conditions(rotation_deg_hour=0.0, altazimuth=True)
+    truth = night(tmp_path, n_lights=3, conditions=conditions, **FEW)
+    field = a_field()
+    jd_utc = [frame.jd_utc for frame in truth.frames]
+    angle = parallactic_angle_deg(jd_utc, SITE, field.ra_deg, field.dec_deg)
+    assert abs(angle[2] - angle[0]) > 10.0
+    assert turned_deg(truth) == pytest.approx(angle - angle[0], abs=0.1)
+
+
+def test_only_the_lights_that_trail_do(tmp_path):
+    conditions = Conditions(trails_px={2: (9.0, 0.0)}, seeing_rms=0.0)
+    truth = night(tmp_path, n_lights=2, conditions=conditions, **FEW)
+    still = night(tmp_path / "still", n_lights=2, conditions=Conditions(seeing_rms=0.0), **FEW)
+    frames = [
+        [fits.getdata(root / "data" / one.night / frame.file).astype(float) for frame in one.frames]
+        for root, one in ((tmp_path, truth), (tmp_path / "still", still))
+    ]
+    assert (frames[0][0] == frames[1][0]).all()
+    x, y = (round(place) for place in truth.frames[1].stars_xy[truth.variable_auid])
+    assert frames[0][1][y, x] < 0.6 * frames[1][1][y, x]
 
 
 def test_the_frames_hold_the_light_that_the_truth_says(tmp_path):

@@ -12,12 +12,7 @@ from click.testing import CliRunner
 
 from wombat_dagster.commands.inject import inject
 from wombat_dagster.domain import Observation
-from wombat_dagster.observatory import open_observatory
-from wombat_dagster.simulate.aavso import StandInAavso
-from wombat_dagster.simulate.night import simulate_night
-from wombat_dagster.simulate.sky import Telescope, random_field, write_star_table_csv
-from wombat_dagster.simulate.world import SITE, write_aavso_answers
-from wombat_dagster.stages.injection import (
+from wombat_dagster.injection import (
     InjectedStar,
     NotFinished,
     Recovered,
@@ -25,6 +20,11 @@ from wombat_dagster.stages.injection import (
     bins,
     finished_filters,
 )
+from wombat_dagster.observatory import open_observatory
+from wombat_dagster.simulate.aavso import StandInAavso
+from wombat_dagster.simulate.night import simulate_night
+from wombat_dagster.simulate.sky import Telescope, random_field, write_star_table_csv
+from wombat_dagster.simulate.world import SITE, write_aavso_answers
 
 NIGHT = dt.date(2025, 10, 15)
 N_LIGHTS = 8
