@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SIZE_INCH: Final = (10.0, 5.6)
 MARGIN_D: Final = 0.5
 MIN_SPAN_MAG: Final = 0.06
+FEW_DAYS: Final = 9.0
 MMAG: Final = 1000.0
 
 
@@ -149,7 +150,9 @@ def _name_check_stars(axes: "Axes", nights: Sequence[domain.CheckNight], dates: 
 
 def _label_dates(axes: "Axes") -> None:
     dates: Any = importlib.import_module("matplotlib.dates")  # it has no types
-    locator = dates.AutoDateLocator(minticks=3, maxticks=9)
+    first, last = axes.get_xlim()
+    few = last - first <= FEW_DAYS  # no hours between nights
+    locator = dates.DayLocator() if few else dates.AutoDateLocator(minticks=3, maxticks=9)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
     axes.set_xlabel("night")

@@ -63,6 +63,7 @@ INNER_PART: Final = (1.0, 99.0)  # percent of the points that set a panel's heig
 ODD_OFFSET: Final = 6.0  # robust sigmas of the comps' own medians
 ODD_SCATTER: Final = 3.0  # times the comps' usual one
 MIN_COMPS_TO_JUDGE: Final = 4
+LEAST_ROUND: Final = 0.98  # a night of round stars is shown round
 FEW_FRAMES: Final = 30  # drawn as points as well
 TINY: Final = 1e-12
 SMOOTH_POINTS: Final = 60  # medians along a night of more than SMOOTH_FROM frames
@@ -335,6 +336,8 @@ def series_plot_png(table: PhotometryTable) -> bytes:
         if words.startswith("width") and limits is not None:
             area.plot(times, table.frame_fwhm_px, "-", color=FWHM_COLOUR, lw=0.8, label="FWHM")
             limits = _together(limits, _inner_limits(table.frame_fwhm_px))
+        if words == "roundness" and limits is not None:
+            limits = min(limits[0], LEAST_ROUND), limits[1] + 0.001
         _draw_stars(area, table, times, values, colours=colours, named=area is areas[1])
         if "place" in words and guessed.any():
             row, star = np.nonzero(guessed)

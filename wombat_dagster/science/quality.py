@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from wombat_dagster import domain
 from wombat_dagster.domain import BoolArray, FloatArray
-from wombat_dagster.science.instrumental import instrumental_magnitude
 
 MIN_ALTITUDE_DEG: Final = 15.0
 MAX_CLOUD_MAG: Final = 1.0
@@ -104,17 +103,15 @@ def clouded(n_stars: NDArray[np.int64], exposure_s: FloatArray) -> dict[int, int
 def clouded_frames(source_sky_adu: FloatArray, exposure_s: FloatArray) -> BoolArray:
     """Return the frames whose stars are more than 1 mag dimmer than on the night's best frames.
 
-    Before there are zero points: the median of what each star lacks against its own best, so that a
-    star that is missing makes no cloud. `source_sky_adu` of shape (n_frames, n_stars), `exposure_s`
-    (n_frames,). Over fewer than 5 frames, or without a star, none is.
+    For when there are no zero points yet: the stars together, those measured on every frame, so
+    that one that is missing makes no cloud. `source_sky_adu` of shape (n_frames, n_stars),
+    `exposure_s` (n_frames,). Over fewer than 5 frames, or without such a star, none is.
     """
-    magnitude = instrumental_magnitude(source_sky_adu, exposure_s[:, None])
-    if len(magnitude) < CLOUDED_MIN_FRAMES:
-        return np.zeros(len(magnitude), dtype=bool)
-    dimmer = np.stack([dimming(-star) for star in magnitude.T if np.isfinite(star).any()] or [[]])
-    if not dimmer.size:
-        return np.zeros(len(magnitude), dtype=bool)
-    return median_of_columns(dimmer) > MAX_CLOUD_MAG
+    always = np.isfinite(source_sky_adu).all(axis=0)
+    if len(source_sky_adu) < CLOUDED_MIN_FRAMES or not always.any():
+        return np.zeros(len(source_sky_adu), dtype=bool)
+    rate = source_sky_adu[:, always].sum(axis=1) / exposure_s
+    return rate < 10 ** (-0.4 * MAX_CLOUD_MAG) * np.percentile(rate, 95)
 
 
 def disagreeing_comps(deviation_mag: FloatArray, error_mag: FloatArray) -> BoolArray:

@@ -68,6 +68,7 @@ code = "WOMB"
 [[instrument]]
 camera = "{self.telescope.camera}"
 read_noise_e = {self.telescope.read_noise_e}
+aperture_m = {self.telescope.aperture_m}
 
 [instrument.filters]
 B = "B"

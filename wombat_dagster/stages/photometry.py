@@ -45,6 +45,7 @@ from wombat_dagster.science.photometry import (
     sum_stars,
 )
 from wombat_dagster.science.profile import ELONGATED, FrameProfile, fit_frame_profile
+from wombat_dagster.science.quality import clouded_frames
 from wombat_dagster.science.sequence import assign_roles, crowded
 from wombat_dagster.science.site import choose_site
 from wombat_dagster.science.timing import frame_times
@@ -359,7 +360,8 @@ class _Night:
     def flagged(self, measured: StarMeasurements, radii: _Radii) -> StarMeasurements:
         """Return the measurements of T1 and the candidates with what the frames say of them."""
         more = self._blended((self.ra_deg, self.dec_deg), measured.source_sky_adu, radii)
-        return replace(measured, flags=measured.flags | more | self._elongated())
+        more |= self._elongated() | self._clouded(measured.source_sky_adu[:, 1:])
+        return replace(measured, flags=measured.flags | more)
 
     def neighbour_px(
         self, places: tuple[FloatArray, FloatArray], flux_adu: FloatArray
@@ -396,6 +398,11 @@ class _Night:
     def _elongated(self) -> NDArray[np.int64]:
         return np.where(self.axis_ratio < ELONGATED, Flag.ELONGATED, 0)[:, None]
 
+    def _clouded(self, source_sky_adu: FloatArray) -> NDArray[np.int64]:
+        """Return CLOUD by what constant stars lose, shape (n_frames, 1)."""
+        exposure_s = np.array([frame.exposure_s for frame, _, _ in self.solved])
+        return np.where(clouded_frames(source_sky_adu, exposure_s), Flag.CLOUD, 0)[:, None]
+
     def field_stars(self, sums: Sequence[StarSums], radii: _Radii) -> FieldStars | None:
         """Return the field's stars that are fit and constant; None without any."""
         if not sums:
@@ -406,7 +413,7 @@ class _Night:
         keep = steady_field_stars(columns["source_sky_adu"], columns["snr"], flags)
         if not keep.any():
             return None
-        flags = flags | self._elongated()
+        flags = flags | self._elongated() | self._clouded(columns["source_sky_adu"][:, keep])
         flags |= self._blended(self.field, columns["source_sky_adu"], radii)
         for name in ("x_px", "y_px", "sky_adu_px", "n_sky_px"):
             columns[name] = np.stack([getattr(one, name) for one in sums])

@@ -82,6 +82,38 @@ def test_one_frame_with_a_wrong_exposure_time_does_not_cloud_the_night():
     assert set(quality.propose_rejections(night(41), zero_point)) == {""}
 
 
+def constant_stars(n_frames=30, exposure_s=60.0):
+    """Counts of a bright and a faint star under a clear sky, shape (n_frames, 2)."""
+    noise = np.random.default_rng(1).normal(0, 0.01, (n_frames, 2))
+    return exposure_s * np.array([1000.0, 20.0]) * (1 + noise), np.full(n_frames, exposure_s)
+
+
+def test_frames_behind_a_magnitude_of_cloud_are_known_before_any_zero_point():
+    """1.1 mag is 0.363 of the light, 0.9 mag 0.437; a frame without any light is clouded too."""
+    source, exposure_s = constant_stars()
+    source[3:12] *= 0.363
+    source[20] *= 0.437
+    source[25] = -5.0
+    got = np.flatnonzero(quality.clouded_frames(source, exposure_s))
+    assert list(got) == [*range(3, 12), 25]
+
+
+def test_neither_a_short_exposure_nor_a_missing_star_is_a_cloud():
+    source, exposure_s = constant_stars()
+    source[5], exposure_s[5] = source[5] / 6, 10.0
+    source[9, 0] = np.nan
+    assert not quality.clouded_frames(source, exposure_s).any()
+
+
+@pytest.mark.parametrize("n_frames", [1, 4, 5])
+def test_few_frames_tell_no_cloud(n_frames):
+    source, exposure_s = constant_stars(n_frames)
+    source[0] *= 0.1
+    assert quality.clouded_frames(source, exposure_s)[0] == (n_frames >= 5)
+    assert not quality.clouded_frames(np.full_like(source, np.nan), exposure_s).any()
+    assert not quality.clouded_frames(source[:, :0], exposure_s).any()
+
+
 def test_reasons_are_joined():
     flags = np.array([[Flag.SATURATED | Flag.NEAR_EDGE]])
     got = quality.propose_rejections(

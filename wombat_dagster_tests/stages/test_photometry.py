@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from wombat_dagster import config
-from wombat_dagster.domain import Aperture, ApertureScan, BadPsf, Detections, Flag
+from wombat_dagster.domain import (
+    Aperture,
+    ApertureScan,
+    BadPsf,
+    Detections,
+    Flag,
+    WcsSolution,
+)
+from wombat_dagster.science.astrometry import sky
 from wombat_dagster.stages import photometry
 
 
@@ -135,24 +143,65 @@ def test_frames_of_a_scan_are_spread_over_the_night():
 # --------------------------------------------------------------------------------- flags
 
 
+def stars_at(*x_px):
+    n = len(x_px)
+    return Detections(
+        x_px=np.array(x_px), y_px=np.full(n, 50.0), flux_adu=np.full(n, 1e4),
+        peak_adu=np.full(n, 1e3), fwhm_px=np.full(n, 3.0), axis_ratio=np.ones(n),
+        snr=np.full(n, 100.0), sky_adu=0.0, sky_rms_adu=1.0,
+    )  # fmt: skip
+
+
+def a_night(frames, *, typical=0, sharpest=0, fwhm_px=(3.0, 5.0)):
+    """Two frames with the same pointing, of which `frames` says which stars they show."""
+    wcs = WcsSolution(
+        ra_deg=30.0, dec_deg=20.0, crpix_x=1.0, crpix_y=1.0,
+        cd11=-4e-4, cd12=0.0, cd21=0.0, cd22=4e-4,
+    )  # fmt: skip
+    ra_deg, dec_deg = sky(wcs, [50.0, 150.0], [50.0, 50.0])
+    return photometry._Night(
+        pixels=SimpleNamespace(stars=lambda frame: frame),
+        solved=[
+            (frame, SimpleNamespace(axis_ratio_median=ratio), wcs)
+            for frame, ratio in zip(frames, (0.9, 0.6), strict=True)
+        ],
+        facts=None, settings=None, times=None,
+        fwhm_px=np.array(fwhm_px), typical=typical, sharpest=sharpest, dark_e_px=np.zeros(2),
+        ra_deg=ra_deg, dec_deg=dec_deg, field=(np.empty(0), np.empty(0)),
+    )  # fmt: skip
+
+
+RADII = photometry._Radii(aperture=Aperture(radius_px=6.0, sky_inner_px=11.0, sky_outer_px=16.0))
+
+
 def test_neighbours_and_trails_flag_every_star_they_concern():
     """A neighbour at 14 px: within 2 FWHM + 6 px where the FWHM is 5 px, not where it is 3 px."""
-    stars = Detections(
-        x_px=np.array([50.0, 64.0, 150.0]), y_px=np.full(3, 50.0), flux_adu=np.full(3, 1e4),
-        peak_adu=np.full(3, 1e3), fwhm_px=np.full(3, 3.0), axis_ratio=np.ones(3),
-        snr=np.full(3, 100.0), sky_adu=0.0, sky_rms_adu=1.0,
-    )  # fmt: skip
-    night = photometry._Night(
-        pixels=SimpleNamespace(stars=lambda _: stars),
-        solved=[(None, SimpleNamespace(axis_ratio_median=ratio), None) for ratio in (0.9, 0.6)],
-        facts=None, settings=None, times=None,
-        fwhm_px=np.array([3.0, 5.0]), typical=0, dark_e_px=np.zeros(2),
-        ra_deg=np.zeros(2), dec_deg=np.zeros(2), field=(np.empty(0), np.empty(0)),
-    )  # fmt: skip
-    radii = photometry._Radii(
-        aperture=Aperture(radius_px=6.0, sky_inner_px=11.0, sky_outer_px=16.0)
-    )
-    places = np.array([50.0, 150.0]), np.array([50.0, 50.0])
-    blended = night._blended(places, np.full(2, 1e4), radii)
+    night = a_night([stars_at(50.0, 64.0, 150.0)] * 2)
+    blended = night._blended((night.ra_deg, night.dec_deg), np.full((2, 2), 1e4), RADII)
     assert blended.tolist() == [[0, 0], [Flag.BLENDED, 0]]
     assert night._elongated().tolist() == [[0], [Flag.ELONGATED]]
+
+
+@pytest.mark.parametrize("sharpest", [0, 1])
+def test_a_neighbour_that_only_the_sharpest_frame_parts_blends_on_all(sharpest):
+    merged, parted = stars_at(50.0, 150.0), stars_at(50.0, 57.0, 150.0)
+    night = a_night([parted, merged], typical=1, sharpest=sharpest)
+    blended = night._blended((night.ra_deg, night.dec_deg), np.full((2, 2), 1e4), RADII)
+    assert (blended[:, 0] == Flag.BLENDED).tolist() == [sharpest == 0] * 2
+    assert not blended[:, 1].any()
+
+
+def test_the_sharpest_frame_shows_the_usual_stars():
+    """Narrow things on a frame of few stars are what the clouds left, or no stars."""
+    many, few = stars_at(*np.arange(50.0)), stars_at(*np.arange(30.0))
+    pixels = SimpleNamespace(stars=lambda frame: frame)
+    fwhm_px = np.array([3.0, 4.0, 2.0, 3.5, 2.9])
+    assert photometry._sharpest_frame(pixels, [many, many, few, many, many], fwhm_px) == 4
+    assert photometry._sharpest_frame(pixels, [many] * 5, fwhm_px) == 2
+
+
+def test_a_clouded_frame_is_flagged_by_what_constant_stars_lose():
+    night = SimpleNamespace(solved=[(SimpleNamespace(exposure_s=60.0), None, None)] * 6)
+    counts = np.outer([1.0, 1.0, 0.3, 1.0, 1.0, 0.5], [1e5, 2e4])
+    got = photometry._Night._clouded(night, counts)
+    assert got.tolist() == [[0], [0], [Flag.CLOUD], [0], [0], [0]]
