@@ -109,3 +109,37 @@ def noisy_night(n_frames=60, seed=1, stars=STARS, **changes):
 
 def standardised(night, transformation=NO_COLOUR, **options):
     return standard.standardise(night, transformation=transformation, **options)
+
+
+# ------------------------------------------------------------------ a night that sinks, by colour
+
+K2_B = -0.03
+RISING = np.linspace(1.1, 2.2, 12)  # airmasses
+AIR_FIELD = {  # B, V of T1, T2 and the comps; T1 is much bluer than the comps, T2 redder
+    "T1": (11.1, 11.0),
+    "T2": (13.2, 12.0),
+    "C3": (11.4, 11.0),
+    "C4": (12.1, 11.5),
+    "C5": (13.2, 12.3),
+    "C6": (13.4, 12.2),
+    "C7": (12.9, 12.1),
+}
+UNEVEN_MAG = np.array([4, 4, 4, 4, 20, 4, 4]) / 1000  # C5 counts for less from frame to frame
+AIR_TERMS = {"B": 0.09, "V": -0.06}
+
+
+def through_the_air(band, *, k2=K2_B, k1=0.25, n_frames=12, error_mag=UNEVEN_MAG):
+    """Noise-free: M - m = 21 + T (B-V) - k1 X - k2 (B-V) X, T outside the atmosphere."""
+    colours = np.array([blue - red for blue, red in AIR_FIELD.values()])
+    mags = np.array([both["BV".index(band)] for both in AIR_FIELD.values()])
+    sec_z = RISING[:n_frames, None]
+    slope = AIR_TERMS[band] - (k2 if band == "B" else 0.0) * sec_z
+    flux = 30.0 * 10 ** (-0.4 * (mags - ZERO_POINT - slope * colours + k1 * sec_z))
+    stars = [
+        star(name, None if name == "T1" else float(mag), 0.02, float(colour))
+        for name, mag, colour in zip(AIR_FIELD, mags, colours, strict=True)
+    ]
+    night = table(stars, flux, flux * error_mag / 1.0857, band=band, comp_band=band, filter=band)
+    return dataclasses.replace(
+        night, times=dataclasses.replace(night.times, airmass=RISING[:n_frames])
+    )

@@ -132,6 +132,11 @@ def a_field(seed, *, n_comps=11):
     return random_field(seed, telescope=TELESCOPE, n_stars=160, n_comps=n_comps, light_curve=STEADY)
 
 
+def twinkling(**conditions):
+    """Return conditions with the scintillation that the stated errors count."""
+    return Conditions(scintillation=True, **conditions)
+
+
 def reduced_night(root, field, conditions, *, spoil=None, start=None, toml=""):
     """Simulate a night in V, spoil raw frames (by their truth) if asked to, and reduce it."""
     truth = simulate_night(
@@ -186,7 +191,7 @@ def is_well_measured(night):
 
 @pytest.fixture(scope="module")
 def flipped(tmp_path_factory):
-    conditions = Conditions(flip_after_hours=0.55, drift_px_hour=(25.0, -15.0))
+    conditions = twinkling(flip_after_hours=0.55, drift_px_hour=(25.0, -15.0))
     return reduced_night(tmp_path_factory.mktemp("flipped"), a_field(51), conditions)
 
 
@@ -217,7 +222,7 @@ def turning(tmp_path_factory):
     field = a_field(52)
     up = observable_start(NIGHT, SITE, field.ra_deg, field.dec_deg)
     return reduced_night(
-        tmp_path_factory.mktemp("turning"), field, Conditions(altazimuth=True),
+        tmp_path_factory.mktemp("turning"), field, twinkling(altazimuth=True),
         start=up + dt.timedelta(minutes=85),
     )  # fmt: skip
 
@@ -234,7 +239,7 @@ def test_a_field_that_turns_by_ten_degrees_between_frames_is_solved_and_measured
 
 @pytest.fixture(scope="module")
 def drifting(tmp_path_factory):
-    conditions = Conditions(drift_px_hour=(-80.0, 70.0))
+    conditions = twinkling(drift_px_hour=(-80.0, 70.0))
     return reduced_night(tmp_path_factory.mktemp("drifting"), a_field(53), conditions)
 
 
@@ -259,7 +264,7 @@ TRAILS_PX = {4: (7.0, 3.0), 5: (7.0, 3.0), 9: (-3.0, 9.0), 10: (12.0, 0.0)}
 
 @pytest.fixture(scope="module")
 def trailed(tmp_path_factory):
-    conditions = Conditions(trails_px=TRAILS_PX)
+    conditions = twinkling(trails_px=TRAILS_PX)
     return reduced_night(tmp_path_factory.mktemp("trailed"), a_field(54), conditions)
 
 
@@ -268,6 +273,7 @@ def test_trailed_frames_are_flagged_and_kept(trailed):
     elongated = (trailed.table.measured.flags & Flag.ELONGATED) != 0
     assert (np.flatnonzero(elongated.all(axis=1)) + 1).tolist() == list(TRAILS_PX)
     assert (np.flatnonzero(elongated.any(axis=1)) + 1).tolist() == list(TRAILS_PX)
+    assert "stars elongated (4 of 12 frames)" in trailed.magnitudes.notes
     t1_masked = (trailed.table.measured.flags[:, 0] & Flag.BAD_PIXEL) != 0
     assert [r for r, m in zip(trailed.magnitudes.proposed_rejected, t1_masked, strict=True)
             if r and not m] == []  # fmt: skip
@@ -279,6 +285,22 @@ def test_the_width_of_the_round_frames_makes_the_aperture(trailed):
     assert trailed.table.frame_fwhm_px[kept] == pytest.approx(true_px[kept], rel=0.06)
     assert (trailed.table.frame_fwhm_px[~kept] > 1.25 * true_px[~kept]).all()
     assert trailed.table.aperture.radius_px == pytest.approx(1.7 * np.median(true_px), rel=0.08)
+
+
+def test_frames_with_long_trails_spoil_no_other_frame(tmp_path):
+    """On the longest, comps run into their neighbours, one by a quarter of a magnitude."""
+    trails_px = {4: (25.0, 3.0), 5: (17.0, 13.0), 9: (-3.0, 35.0), 10: (20.0, 0.0)}
+    night = reduced_night(tmp_path, a_field(34), twinkling(trails_px=trails_px))
+    assert set(night.statuses) <= {"solved", "propagated"}
+    magnitudes = night.magnitudes
+    good = ~np.isin(np.arange(1, N_LIGHTS + 1), list(trails_px))
+    assert not any(np.array(magnitudes.proposed_rejected)[good])
+    assert (night.off_px()[good] < MAX_OFF_PX).all()
+    assert magnitudes.t1_random_mag[good].max() < 1.1 * magnitudes.t1_random_mag.min()
+    departures = night.departures() - night.departures()[good].mean()
+    assert 0.3 < np.std((departures / magnitudes.t1_random_mag)[good]) < 1.8  # 8 frames: 3 sigma
+    assert np.abs(departures[~good]).max() < 0.03
+    assert abs(night.departures()[good].mean()) < 3 * magnitudes.zp_err_mag
 
 
 # -------------------------------------------------------------------------------------- a fast star
@@ -300,7 +322,7 @@ def fast(tmp_path_factory):
     )  # fmt: skip
     decoy = replace(decoy, ra_deg=variable.ra_deg, dec_deg=variable.dec_deg)
     field = replace(field, variable=variable, others=(*field.others, decoy))
-    return reduced_night(tmp_path_factory.mktemp("fast"), field, Conditions())
+    return reduced_night(tmp_path_factory.mktemp("fast"), field, twinkling())
 
 
 def test_a_fast_star_is_measured_where_it_stands_on_the_night(fast):
@@ -356,7 +378,7 @@ def beside(tmp_path_factory):
     field = replace(field, others=(*field.others, neighbour))
     toml = f"[photometry]\nrecentre_limit_px = {LIMIT_PX}\n"
     return reduced_night(
-        tmp_path_factory.mktemp("beside"), field, Conditions(), spoil=add_rays, toml=toml
+        tmp_path_factory.mktemp("beside"), field, twinkling(), spoil=add_rays, toml=toml
     )
 
 
@@ -364,6 +386,7 @@ def test_recentring_does_not_jump_to_a_brighter_neighbour(beside):
     assert set(beside.statuses) <= {"solved", "propagated"}
     assert beside.off_px().max() < MAX_OFF_PX
     assert ((beside.table.measured.flags[:, 0] & Flag.BLENDED) != 0).all()
+    assert "another star shines into T1's aperture (12 of 12 frames)" in beside.magnitudes.notes
 
 
 @pytest.mark.parametrize("centroid", ["windowed", "howell"])
@@ -399,7 +422,7 @@ def test_without_recentring_the_predictions_are_measured(beside):
 @pytest.fixture(scope="module")
 def blurring(tmp_path_factory):
     """The seeing doubles; a comp has a companion that only the first frames show."""
-    conditions = Conditions(seeing_growth_hour=0.85, seeing_rms=0.02)
+    conditions = twinkling(seeing_growth_hour=0.85, seeing_rms=0.02)
     return reduced_night(tmp_path_factory.mktemp("blurring"), a_field(36, n_comps=14), conditions)
 
 

@@ -217,10 +217,11 @@ def _extinction_shift(
 def _usable_comps(table: domain.PhotometryTable, series: Series, indices: list[int]) -> BoolArray:
     """Return where each comp counts, shape (n_frames, len(indices)).
 
-    Not where it is saturated; masked or at the edge only where no other comp is clean.
+    Not where it is saturated; masked, at the edge or blended (by a trail, or worse seeing than the
+    chart's stars were chosen by) only where no other comp is clean.
     """
     flags = table.measured.flags[:, indices]
     measured = np.isfinite(series.magnitude[:, indices])
     measured &= (flags & domain.Flag.SATURATED) == 0
-    clean = measured & ((flags & UNCLEAN) == 0)
+    clean = measured & ((flags & (UNCLEAN | domain.Flag.BLENDED)) == 0)
     return np.where(clean.any(axis=1, keepdims=True), clean, measured)

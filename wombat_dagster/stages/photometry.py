@@ -133,7 +133,7 @@ def measure_observation(
                 y_px[1:],
                 series[-1].source_sky_adu[1:],
                 pixels.stars(frames[index]),
-                radius_px=radii.of_frame(index).radius_px,
+                radius_px=radii.of_frame(night.typical).radius_px,
                 fwhm_px=night.median_fwhm_px,
             )
             crowding = [before or words for before, words in zip(crowding, found, strict=True)]
@@ -194,6 +194,7 @@ def measure_observation(
             *profile.notes,
             *radii.notes,
             *_cured_words(hot),
+            *_words_on_t1(kept.flags[:, 0]),
         ),
         camera=reduction.group.camera,
         radii_px=radii.per_frame_px,
@@ -632,6 +633,17 @@ def _cured_words(hot: HotPixels | None) -> list[str]:
         f"{len(hot)} hot pixels near the stars serve, less the steady counts they add "
         f"(median {np.median(hot.rate_adu_s):.3g} ADU/s)"
     ]
+
+
+def _words_on_t1(flags: NDArray[np.int64]) -> list[str]:
+    """Return what a person should know of the variable's places, (n_frames,)."""
+    words = {
+        Flag.BLENDED: "another star shines into T1's aperture",
+        Flag.OFF_CENTRE: "T1's centroid is too far off: measured where the plate solution has it",
+        Flag.ELONGATED: "stars elongated",
+    }
+    counts = {flag: np.count_nonzero(flags & flag) for flag in words}
+    return [f"{words[f]} ({n} of {len(flags)} frames)" for f, n in counts.items() if n]
 
 
 # ------------------------------------------------------------------------------ what comes first

@@ -21,7 +21,16 @@ from wombat_dagster.science.timing import (
     earth_location,
     true_altitude_deg,
 )
-from wombat_dagster_tests.magnitude_tables import ZERO_POINT, standardised, star, table
+from wombat_dagster_tests.magnitude_tables import (
+    AIR_FIELD,
+    AIR_TERMS,
+    K2_B,
+    ZERO_POINT,
+    standardised,
+    star,
+    table,
+    through_the_air,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "stdmag_example.json"
 
@@ -86,39 +95,8 @@ def test_airmass_differences_are_those_of_astropy(hours):
 
 # ----------------------------------------------------------------------------------- second order
 
-K2_B = -0.03
-RISING = np.linspace(1.1, 2.2, 12)  # airmasses
-FIELD = {  # B, V of T1, T2 and the comps; T1 is much bluer than the comps, T2 redder
-    "T1": (11.1, 11.0),
-    "T2": (13.2, 12.0),
-    "C3": (11.4, 11.0),
-    "C4": (12.1, 11.5),
-    "C5": (13.2, 12.3),
-    "C6": (13.4, 12.2),
-    "C7": (12.9, 12.1),
-}
-UNEVEN_MAG = np.array([4, 4, 4, 4, 20, 4, 4]) / 1000  # C5 counts for less from frame to frame
-TERMS = {"B": 0.09, "V": -0.06}
 
-
-def through_the_air(band, *, k2=K2_B, k1=0.25, n_frames=12, error_mag=UNEVEN_MAG):
-    """Noise-free: M - m = 21 + T (B-V) - k1 X - k2 (B-V) X, T outside the atmosphere."""
-    colours = np.array([blue - red for blue, red in FIELD.values()])
-    mags = np.array([both["BV".index(band)] for both in FIELD.values()])
-    sec_z = RISING[:n_frames, None]
-    slope = TERMS[band] - (k2 if band == "B" else 0.0) * sec_z
-    flux = 30.0 * 10 ** (-0.4 * (mags - ZERO_POINT - slope * colours + k1 * sec_z))
-    stars = [
-        star(name, None if name == "T1" else float(mag), 0.02, float(colour))
-        for name, mag, colour in zip(FIELD, mags, colours, strict=True)
-    ]
-    night = table(stars, flux, flux * error_mag / 1.0857, band=band, comp_band=band, filter=band)
-    return dataclasses.replace(
-        night, times=dataclasses.replace(night.times, airmass=RISING[:n_frames])
-    )
-
-
-def supplied(band="B", coefficient=TERMS["B"]):
+def supplied(band="B", coefficient=AIR_TERMS["B"]):
     return domain.Transformation(
         coefficient_name=f"T{band.lower()}_bv", coefficient=coefficient, coefficient_error=0.005,
         colour_index="B-V", target_colour=0.1, target_colour_error=0.02, source="test",
@@ -176,21 +154,21 @@ def test_without_a_colour_term_there_is_no_second_order():
 
 def test_another_band_s_coefficient_is_not_used():
     night = through_the_air("V")
-    transformation = supplied("V", TERMS["V"])
+    transformation = supplied("V", AIR_TERMS["V"])
     got = standardised(night, transformation, extinction_colour={"B": K2_B})
     np.testing.assert_array_equal(got.t1_mag, standardised(night, transformation).t1_mag)
 
 
 @pytest.mark.parametrize(("own", "other"), ["BV", "VB"])
 def test_the_colour_of_two_filters_is_that_outside_the_atmosphere(own, other):
-    kept = {"coefficients": {"Tb_bv": TERMS["B"], "Tv_bv": TERMS["V"]}}
+    kept = {"coefficients": {"Tb_bv": AIR_TERMS["B"], "Tv_bv": AIR_TERMS["V"]}}
     siblings = [through_the_air(other)]
     got = standardised(
         through_the_air(own), siblings=siblings, extinction_colour={"B": K2_B}, **kept
     )
     assert got.method == "two-filter"
-    assert got.t1_mag == pytest.approx([FIELD["T1"]["BV".index(own)]] * 12, abs=1e-9)
-    assert got.t2_mag == pytest.approx([FIELD["T2"]["BV".index(own)]] * 12, abs=1e-9)
+    assert got.t1_mag == pytest.approx([AIR_FIELD["T1"]["BV".index(own)]] * 12, abs=1e-9)
+    assert got.t2_mag == pytest.approx([AIR_FIELD["T2"]["BV".index(own)]] * 12, abs=1e-9)
     assert got.transformation.target_colour == pytest.approx(0.1, abs=1e-9)
     left = standardised(through_the_air(own), siblings=siblings, **kept)
     assert np.ptp(left.t1_mag) > 0.001
@@ -200,5 +178,5 @@ def test_a_coefficient_fitted_to_the_night_is_that_outside_the_atmosphere():
     asked = dataclasses.replace(supplied(), coefficient=None, coefficient_error=None)
     got = standardised(through_the_air("B"), asked, colour_fit=True, extinction_colour={"B": K2_B})
     assert got.method == "colour-fit"
-    assert got.transformation.coefficient == pytest.approx(TERMS["B"], abs=1e-9)
+    assert got.transformation.coefficient == pytest.approx(AIR_TERMS["B"], abs=1e-9)
     assert got.t1_mag == pytest.approx([11.1] * 12, abs=1e-9)

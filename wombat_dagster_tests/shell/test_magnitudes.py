@@ -184,3 +184,14 @@ def test_without_biases_the_sky_holds_the_pedestal_and_everybody_is_told(place):
 
 def test_with_biases_the_pedestal_is_gone(measured):
     assert measured.product("photometry_table", V).pedestal_removed
+
+
+def test_what_the_check_star_says_is_remembered_for_the_nights_after(measured):
+    table = measured.product("photometry_table", V)
+    magnitudes = measured.product("standard_magnitudes", V)
+    (night,) = measured.observatory.status.check_nights(
+        table.variable.identity, table.band, table.camera
+    )
+    assert (night.key, night.check_name) == (V, magnitudes.check_name)
+    assert night.reference_mag == magnitudes.check_reference_mag == night.catalogue_mag
+    assert min(night.allowed_mag, magnitudes.check_allowed_mag) >= 0.05
