@@ -41,6 +41,7 @@ from wombat_dagster.stages import (
     standard,
 )
 
+pytestmark = pytest.mark.slow
 NIGHT = dt.date(2025, 10, 15)
 N_LIGHTS = 12
 MAX_OFF_PX = 0.3

@@ -19,6 +19,7 @@ MIN_SAMPLES = 5
 CLEAR_FWHM = 3.0  # a star nearer than this hides what a pixel adds
 REACH_PX = 2  # the surroundings are 5 x 5 pixels
 MIN_GOOD_AROUND = 8
+MIN_CHANGE_SIGMA = 3.0
 MAX_DEPARTURE = 4.0  # times the sky's noise: a pixel that switches between levels is not steady
 
 
@@ -85,12 +86,16 @@ def excess_adu(
     y: NDArray[np.intp],
     stars: Detections,
     *,
+    places_px: tuple[FloatArray, FloatArray],
     fwhm_px: float,
 ) -> FloatArray:
     """Return what each pixel has above the median of the good ones about it, shape (n,).
 
     NaN where a star is within 3 FWHM (a detection at the pixel itself, which the hot pixel may be,
     included), where fewer than eight neighbours are good, and where the count is not linear.
+    `places_px` is where the stars to be measured stand on this frame, found or not: the core of
+    a faint one may be hidden by the bad pixel itself, and on a night that is guided to the pixel
+    its light would be as steady as a current.
     """
     from scipy.spatial import KDTree
 
@@ -112,8 +117,11 @@ def excess_adu(
     level = ordered[np.maximum(n_good - 1, 0) // 2, columns]
     usable = n_good >= MIN_GOOD_AROUND
     usable &= (mask[y, x] & ~np.uint8(MaskBit.BAD)) == 0
-    if len(stars):
-        tree = KDTree(np.column_stack([stars.x_px, stars.y_px]))
+    star_x = np.concatenate([stars.x_px, np.ravel(places_px[0])])
+    star_y = np.concatenate([stars.y_px, np.ravel(places_px[1])])
+    placed = np.isfinite(star_x) & np.isfinite(star_y)
+    if placed.any():
+        tree = KDTree(np.column_stack([star_x[placed], star_y[placed]]))
         apart_px, _ = tree.query(np.column_stack([x, y]))
         usable &= apart_px > CLEAR_FWHM * fwhm_px
     return np.where(usable, image[y, x] - level, np.nan)
@@ -153,7 +161,11 @@ def steady(
         mean_d = np.nansum(since_d, axis=0) / number
         mean_rate = np.nansum(rate, axis=0) / number
         arm_d = since_d - mean_d
-        change = np.nansum(arm_d * (rate - mean_rate), axis=0) / np.nansum(arm_d**2, axis=0)
+        arms = np.nansum(arm_d**2, axis=0)
+        change = np.nansum(arm_d * (rate - mean_rate), axis=0) / arms
+        # a slope that is not there is not carried on to frames without a sample
+        slope_error = sky_rms_adu / float(np.median(exposure_s)) / np.sqrt(arms)
+        change = np.where(np.abs(change) > MIN_CHANGE_SIGMA * slope_error, change, 0.0)
         level = mean_rate - change * mean_d
         away_adu = np.abs(samples_adu - (mean_rate + change * arm_d) * exposure_s[:, None])
         good: BoolArray = known & (

@@ -17,6 +17,8 @@ from wombat_dagster.science.cutouts import Cutouts
 CORE_FLOOR = 0.1  # of the brightest good pixel: fainter ones are wings, or noise
 CORE_MAX_OF_PEAK = 3.0  # of the brightest good pixel: more is no interpolation
 CORE_MIN_PX = 8  # six numbers are fitted
+NEIGHBOURS = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
+HALF_DIAGONAL_PX = 0.71  # of a pixel: one whose centre lies further outside is not in a circle
 # The shape that the stars of a frame share.
 SHAPE_ORDERS = (6, 4, 2)  # of its polynomial: the first that has enough pixels
 SHAPE_PX_PER_TERM = 4
@@ -88,21 +90,27 @@ def mended(
     if not cut.bad.any():
         return cut
     counts = cut.values.copy()
-    for star in np.flatnonzero(cut.bad.any(axis=(1, 2))):
-        bad, values = cut.bad[star], cut.values[star]
-        excess = np.where(bad, _neighbours(values, bad, sky_adu[star]), values) - sky_adu[star]
-        place = (cut.dx[star], cut.dy[star])
+    star, row, column = np.nonzero(cut.bad)
+    counts[star, row, column] = _neighbours(cut, star, row, column, sky_adu)
+    reached = np.hypot(cut.dx[star, column], cut.dy[star, row]) < radius_px + HALF_DIAGONAL_PX
+    for one in np.unique(star[reached]):
+        bad, excess = cut.bad[one], cut.values[one] - sky_adu[one]
+        place = (cut.dx[one], cut.dy[one])
         expected = (
             None
             if shape is None
-            else _core_by_shape(shape, excess, bad, *place, sky_adu[star], radius_px)
+            else _core_by_shape(shape, excess, bad, *place, sky_adu[one], radius_px)
         )
         if expected is None:
             expected = _core_gaussian(excess, bad, *place, radius_px=radius_px)
         if expected is not None:
-            excess = np.where(bad & np.isfinite(expected), expected, excess)
-        counts[star][bad] = sky_adu[star] + excess[bad]
+            _replace(counts[one], bad, sky_adu[one] + expected)
     return dataclasses.replace(cut, values=counts)
+
+
+def _replace(values: FloatArray, bad: BoolArray, expected: FloatArray) -> None:
+    """Replace in place the bad pixels of one star for which something is expected, not NaN."""
+    values[bad] = np.where(np.isnan(expected), values[bad], expected)
 
 
 def _core_by_shape(
@@ -114,9 +122,9 @@ def _core_by_shape(
     sky_adu: float,
     radius_px: float,
 ) -> FloatArray | None:
-    """Return the frame's shape fitted to a star's good pixels; NaN outside the core.
+    """Return what the frame's shape, fitted to a star's good pixels, has in the bad ones, (n,).
 
-    None when the star is too faint, or does not follow the shape.
+    NaN outside the core. None when the star is too faint, or does not follow the shape.
     """
     x, y = np.broadcast_to(dx, excess.shape), np.broadcast_to(dy[:, None], excess.shape)
     used = (x**2 + y**2 <= radius_px**2) & ~bad
@@ -128,7 +136,7 @@ def _core_by_shape(
     light, place = lights[0], places[0]
     if not light > MIN_LIGHT_SIGMAS * np.sqrt(variance.sum()):
         return None
-    expected, _, _ = shape.light(x - place[0], y - place[1])
+    expected, _, _ = shape.light(x[bad] - place[0], y[bad] - place[1])
     return np.where(expected > SHAPE_FLOOR * shape.height, light * expected, np.nan)
 
 
@@ -141,29 +149,36 @@ def mended_by_gaussian(cut: Cutouts, excess: FloatArray, radius_px: float) -> Fl
             excess[star], cut.bad[star], cut.dx[star], cut.dy[star], radius_px=radius_px
         )
         if expected is not None:
-            believed = cut.bad[star] & np.isfinite(expected)
-            excess[star][believed] = expected[believed]
+            _replace(excess[star], cut.bad[star], expected)
     return excess
 
 
-def _neighbours(values: FloatArray, bad: BoolArray, sky_adu: float) -> FloatArray:
-    """Return the mean of each pixel's good neighbours, the sky where there is none."""
-    good = np.pad((~bad).astype(float), 1)
-    light = np.pad(np.where(bad, 0.0, values), 1)
-    k = len(values)
-    around = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
-    number = sum(good[i : i + k, j : j + k] for i, j in around)
-    total = sum(light[i : i + k, j : j + k] for i, j in around)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(number > 0, total / number, sky_adu)
+def _neighbours(
+    cut: Cutouts,
+    star: NDArray[np.intp],
+    row: NDArray[np.intp],
+    column: NDArray[np.intp],
+    sky_adu: FloatArray,
+) -> FloatArray:
+    """Return the mean of the good neighbours of each of n pixels, the sky where there is none."""
+    last = cut.values.shape[1] - 1
+    number, total = np.zeros(star.size), np.zeros(star.size)
+    for down, right in NEIGHBOURS:
+        i, j = row + down, column + right
+        inside = (i >= 0) & (j >= 0) & (i <= last) & (j <= last)
+        at = star[inside], i[inside], j[inside]
+        good = ~cut.bad[at]
+        number[inside] += good
+        total[inside] += np.where(good, cut.values[at], 0.0)
+    return np.where(number > 0, total / np.maximum(number, 1.0), sky_adu[star])
 
 
 def _core_gaussian(
     excess: FloatArray, bad: BoolArray, dx: FloatArray, dy: FloatArray, *, radius_px: float
 ) -> FloatArray | None:
-    """Return the elliptical Gaussian through a star's bright good pixels; NaN outside the core.
+    """Return the elliptical Gaussian through a star's bright good pixels in the bad ones, (n,).
 
-    None when the pixels show no star.
+    NaN outside the core. None when the pixels show no star.
     """
     x, y = np.broadcast_to(dx, excess.shape), np.broadcast_to(dy[:, None], excess.shape)
     near = (x**2 + y**2 <= radius_px**2) & ~bad
@@ -177,7 +192,7 @@ def _core_gaussian(
     if fit is None:
         return None
     with np.errstate(over="ignore"):
-        expected = np.exp(_parabola(x, y) @ fit)
+        expected = np.exp(_parabola(x[bad], y[bad]) @ fit)
     believable = (expected > CORE_FLOOR * peak) & (expected < CORE_MAX_OF_PEAK * peak)
     return np.where(believable, expected, np.nan)
 

@@ -613,7 +613,11 @@ def _hot_pixels(observatory: Observatory, reduction: Reduction, night: _Night) -
     for index, (image, mask) in night.stream(frames, None):
         frame, stars = night.solved[index][0], night.pixels.stars(night.solved[index][0])
         fwhm_px = float(night.fwhm_px[index])
-        samples.append(hot_pixels.excess_adu(image, mask, x_px, y_px, stars, fwhm_px=fwhm_px))
+        samples.append(
+            hot_pixels.excess_adu(
+                image, mask, x_px, y_px, stars, places_px=where[index], fwhm_px=fwhm_px
+            )
+        )
         exposure_s.append(frame.exposure_s)
         sky_rms_adu.append(stars.sky_rms_adu)
     return hot_pixels.steady(

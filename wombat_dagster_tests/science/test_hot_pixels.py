@@ -10,6 +10,7 @@ from wombat_dagster.science.bad_pixels import BadPixel
 
 JD = 2458107.6 + np.arange(10) * 0.02
 EXPOSURE_S = np.full(10, 60.0)
+NOWHERE = np.array([np.nan]), np.array([np.nan])
 
 
 def stars_at(*places):
@@ -45,11 +46,36 @@ def test_what_a_pixel_adds_is_told_from_its_neighbours():
     mask[[20, 5], [20, 5]] = MaskBit.BAD
     mask[30, 10] = MaskBit.BAD | MaskBit.SATURATED
     x, y = np.array([20, 5, 10, 0]), np.array([20, 5, 30, 39])
-    got = hot_pixels.excess_adu(image, mask, x, y, stars_at((7.0, 5.0)), fwhm_px=2.0)
+    got = hot_pixels.excess_adu(
+        image, mask, x, y, stars_at((7.0, 5.0)), places_px=NOWHERE, fwhm_px=2.0
+    )
     assert got[0] == 50.0
     assert np.isnan(got[1])  # a star 2 px away
     assert np.isnan(got[2])  # no linear count
     assert got[3] == 0.0  # in the corner eight neighbours are left
+
+
+def test_the_light_of_a_star_that_stays_on_a_hot_pixel_is_never_taken_for_its_current():
+    """On a night guided to the pixel a faint star adds the same to every frame, and with its core
+    masked nobody detects it: where it will be measured is known all the same.
+    """
+    image = np.full((40, 40), 100.0)
+    image[18:23, 18:23] += 30.0
+    image[20, 20] += 150.0
+    mask = np.zeros(image.shape, np.uint8)
+    mask[20, 20] = MaskBit.BAD
+    pixel = np.array([20]), np.array([20])
+    asked = {"stars": stars_at(), "fwhm_px": 2.0}
+    place = np.array([20.4]), np.array([19.7])
+    assert np.isnan(hot_pixels.excess_adu(image, mask, *pixel, places_px=place, **asked))
+    assert hot_pixels.excess_adu(image, mask, *pixel, places_px=NOWHERE, **asked) == 150.0
+
+
+def test_a_slope_that_noise_explains_is_not_carried_on_to_later_frames():
+    samples = np.full((10, 1), np.nan)
+    samples[:5, 0] = [50.0, 51.0, 50.0, 52.0, 51.0]
+    got = steady(samples)
+    assert got.excess_adu(JD[9], 60.0) == pytest.approx([50.8])
 
 
 def test_a_current_that_falls_with_the_cameras_warmth_is_steady():
