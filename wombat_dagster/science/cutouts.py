@@ -288,9 +288,7 @@ def clipped_sky(
         zero[rows] = ordered[np.arange(len(ordered)), middle]
         np.subtract(ordered, zero[rows, None], out=centred[rows, :width])
         np.fmin(centred[rows], BEYOND, out=centred[rows])
-        running[:, rows] = _running_sums(
-            centred[rows].reshape(len(ordered), -1, SKY_PIECE), middle // SKY_PIECE
-        )
+        running[:, rows] = _running_sums(centred[rows].reshape(len(ordered), -1, SKY_PIECE))
     flat, running = centred.ravel(), running.reshape(2, -1)
     first = stride * np.arange(n_stars)
     last = first + number
@@ -317,27 +315,32 @@ def clipped_sky(
     return zero + means, last - first
 
 
-def _running_sums(pieces: FloatArray, middle: NDArray[np.intp]) -> FloatArray:
-    """Return the sums of the numbers and of their squares from a middle piece on: (2, n, m).
+def _running_sums(pieces: FloatArray) -> FloatArray:
+    """Return what `_sums_before` adds up in the other pieces, of sums and of squares: (2, n, m).
 
-    `pieces`: (n, m, SKY_PIECE). Negative in front of the middle. Summed outwards, so that a wild
-    number at either end costs only the sums that hold it their digits.
+    `pieces`: (n, m, SKY_PIECE), every row in order. The positive numbers in front of each piece,
+    less the negative ones behind it.
     """
-    sums = np.stack((pieces.sum(axis=2), np.vecdot(pieces, pieces)))
-    behind = np.arange(pieces.shape[1]) >= middle[:, None]
-    running = -np.cumsum(np.where(behind, 0.0, sums)[..., ::-1], axis=2)[..., ::-1]
-    running[..., 1:] += np.cumsum(np.where(behind, sums, 0.0), axis=2)[..., :-1]
+    positive = np.maximum(pieces, 0.0)
+    negative = np.minimum(pieces, 0.0)
+    front = np.stack((positive.sum(axis=2), np.vecdot(positive, positive)))
+    behind = np.stack((negative.sum(axis=2), np.vecdot(negative, negative)))
+    running = np.zeros_like(front)
+    np.cumsum(front[..., :-1], axis=2, out=running[..., 1:])
+    running[..., :-1] -= np.cumsum(behind[..., :0:-1], axis=2)[..., ::-1]
     return running
 
 
 def _sums_before(flat: FloatArray, running: FloatArray, ends: NDArray[np.intp]) -> FloatArray:
-    """Return the sums of the numbers and of their squares in front of the ends: (2, *ends.shape).
+    """Return two sums at the ends, (2, *ends.shape), of the numbers and of their squares.
 
-    Counted from each row's middle, as the `running` sums in front of every piece are.
+    They are those of the positive numbers in front, less those of the negative ones behind: two of
+    them differ by the sum in between, and a wild number far out takes none of its digits.
     """
     piece, rest = np.divmod(ends, SKY_PIECE)
-    part = flat.reshape(-1, SKY_PIECE)[piece] * IN_FRONT[rest]
-    return running[:, piece] + (part.sum(axis=-1), np.vecdot(part, part))
+    numbers = flat.reshape(-1, SKY_PIECE)[piece]
+    counted = numbers * (IN_FRONT[rest] - (numbers < 0.0))
+    return running[:, piece] + (counted.sum(axis=-1), np.vecdot(counted, numbers))
 
 
 def _counts_below(
