@@ -104,6 +104,7 @@ latitude_deg = {site.latitude_deg}
 longitude_deg = {site.longitude_deg}
 elevation_m = {site.elevation_m}
 [[instrument]]
+filters = {{ B = "B", V = "V" }}
 aperture_m = {telescope.aperture_m}
 read_noise_e = {telescope.read_noise_e}
 transform = {{ Tb_bv = {telescope.tb_bv}, Tv_bv = {telescope.tv_bv} }}

@@ -28,6 +28,7 @@ from wombat_dagster.terminal import (
     parse_night,
     printable,
     quoted,
+    refuse_no_database,
     settings_in_force,
     table_of,
 )
@@ -280,13 +281,17 @@ def _print_endings(
     """Print done, parked by reason, and failed with where to look."""
     out = console()
     failed = {one.key: one for one in done if one.error}
-    keys = {one.key for one in done} - set(planned.nights)
+    anew = {one.key for one in done if one.only_magnitudes}
+    keys = {one.key for one in done if not one.only_magnitudes} - set(planned.nights)
     rows = [
         row for row in observatory.status.targets() if row.observation.key in keys - failed.keys()
     ]
-    if rows:
+    again = [
+        row for row in observatory.status.targets() if row.observation.key in anew - failed.keys()
+    ]
+    if rows or again:
         table = table_of("Ended", "Night", "Target", "Filter", "Frames", "Why", wide="Why")
-        for row in sorted(rows, key=lambda row: (_word(row) != "validate", _word(row))):
+        for row in sorted([*rows, *again], key=lambda r: (_word(r) != "validate", _word(r))):
             table.add_row(_word(row), *_unit(row), str(row.n_frames), printable(row.reason or ""))
         out.print(table)
     if failed:
@@ -298,11 +303,12 @@ def _print_endings(
     waiting = sum(_word(row) == "validate" for row in rows)
     words = [f"{waiting} of {count(len(keys), 'observation')} waiting for validation"]
     if not keys:
-        words = ["No observation is unfinished"]
+        words = [] if anew else ["No observation is unfinished"]
+    words += [f"magnitudes made anew: {count(len(again), 'observation')}"][: bool(again)]
     words += [f"{len(rows) - waiting} ended before, for the reasons above"][: len(rows) > waiting]
     words += [f"{len(failed)} failed in wombat itself"][: bool(failed)]
     out.print("; ".join(words) + ".")
-    if waiting:
+    if waiting or again:
         out.print(f"Light curves and tables: {observatory.layout.products}")
 
 
@@ -327,6 +333,7 @@ def status(as_json: bool) -> None:
     if not database.exists():
         click.echo("[]" if as_json else f"Nothing is known yet (no {database}): wombat run")
         return
+    refuse_no_database(database)
     from wombat_dagster.store.status import StatusDatabase
 
     rows = StatusDatabase(database).targets()

@@ -217,6 +217,19 @@ class PhotometrySettings(Table):
             raise ValueError("radius_px, sky_inner_px and sky_outer_px go together")
         return self
 
+    @model_validator(mode="after")
+    def _smaller_first(self) -> "PhotometrySettings":
+        if not self.scan_fwhm[0] < self.scan_fwhm[1]:
+            raise ValueError("scan_fwhm: the smaller one first")
+        return self
+
+    @model_validator(mode="after")
+    def _fixed_or_chosen(self) -> "PhotometrySettings":
+        if self.radius_px is not None and (self.follow_fwhm or self.aperture != "fwhm"):
+            chooser = "follow_fwhm" if self.follow_fwhm else f'aperture = "{self.aperture}"'
+            raise ValueError(f"{chooser} and radius_px: a fixed radius is neither chosen nor moved")
+        return self
+
 
 class MagnitudeSettings(Table):
     """``[magnitudes]``: standard magnitudes and their errors."""

@@ -1233,3 +1233,4 @@ class Coefficient:
     epoch: dt.date | None = None  # first night of the instrument epoch it belongs to
     source: str = "fit"  # fit <target> | pooled | a file's name
     n_nights: int = 1
+    outside_atmosphere: bool = False  # second-order extinction was taken out; else it is in it

@@ -12,6 +12,7 @@ ones of the night.
 """
 
 import logging
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ import numpy as np
 
 from wombat_dagster.config import Settings
 from wombat_dagster.domain import (
+    Apphot,
     BadPsf,
     BoolArray,
     CompCandidates,
@@ -54,9 +56,11 @@ from wombat_dagster.stages.standard import standard_magnitudes_of
 from wombat_dagster.store.coefficients import record_coefficients, stored_coefficients
 from wombat_dagster.store.frames import read_master, write_bytes_atomic
 from wombat_dagster.store.headers import section_bounds
+from wombat_dagster.store.tables import UnreadableProduct
 
 log = logging.getLogger(__name__)
 
+FINISHED = (Apphot.VALIDATE, Apphot.HELD)
 MIN_GAP_FWHM = 3.0  # from an injected star to the next detected one
 OWN_GAP_FWHM = 2.0  # of an injected star's light beyond the sky annulus of T1, T2 and the comps
 TRIES = 4000  # places looked at
@@ -157,6 +161,13 @@ def finished_filters(
     found = []
     for observation in observations:
         key = observation.key
+        row = observatory.status.target_row(key)
+        if row.apphot not in FINISHED:  # its files may be of a run before
+            state = row.apphot or row.proc or "not begun"
+            raise NotFinished(
+                f"{observation.target} in {observation.filter} is {state}: no magnitudes to "
+                f"inject by{f' ({row.reason})' if row.reason else ''}"
+            )
         try:
             reduction = read_product(observatory, "reduced_frames", key)
             solutions = read_product(observatory, "wcs_solutions", key)
@@ -170,13 +181,12 @@ def finished_filters(
                     magnitudes=read_product(observatory, "standard_magnitudes", key),
                 )
             )
-        except FileNotFoundError as missing:
-            row = observatory.status.target_row(key)
-            state = row.apphot or row.proc or "not begun"
-            raise NotFinished(
-                f"{observation.target} in {observation.filter} is {state}: no magnitudes to "
-                "inject by"
-            ) from missing
+        except (FileNotFoundError, UnreadableProduct) as damage:
+            what = f"damaged: {damage}"
+            if isinstance(damage, FileNotFoundError):
+                what = f"{damage.filename} is gone"
+            again = f"wombat run {observation.date:%Y%m%d} {shlex.quote(observation.target)}"
+            raise NotFinished(f"{what}; {again} makes it anew") from damage
         if found[-1].reduction.detector.gain_e_adu is None:
             raise NotFinished(f"the gain of {observation.filter} is not known: no photon noise")
         if not np.isfinite(_target_mags(found[-1].magnitudes)).any():
@@ -433,7 +443,7 @@ def inject(
 
     Raises
     ------
-    ValueError
+    NotFinished
         A raw frame's pixels cannot be replaced.
     """
     for one in filters:
@@ -453,7 +463,7 @@ def _inject(
 
     Raises
     ------
-    ValueError
+    NotFinished
         A raw frame's pixels cannot be replaced.
     """
     pixels = CalibratedFrames(observatory, one.observation, one.reduction)
@@ -495,7 +505,10 @@ def _inject(
             counts[y_0 : y_0 + added.shape[0], x_0 : x_0 + added.shape[1]] += added
             return counts
 
-        rewrite_image(source, copy, brighter, highest_adu=facts.stop_adu)
+        try:
+            rewrite_image(source, copy, brighter, highest_adu=facts.stop_adu)
+        except ValueError as error:
+            raise NotFinished(f"stars cannot be put into {error}") from error
 
 
 def _trimmed(section: str | None) -> tuple[int, int]:

@@ -166,6 +166,14 @@ def read_product(observatory: Observatory, asset: str, key: str) -> Any:
     ------
     FileNotFoundError
         It was not made, or its file is gone.
+    UnreadableProduct
+        Its file is damaged; the message names it.
     """
     product = PRODUCTS[asset]
-    return product.decode(product.path(observatory.layout, key).read_bytes())
+    path = product.path(observatory.layout, key)
+    data = path.read_bytes()
+    try:
+        return product.decode(data)
+    except ValueError as error:  # of text and of JSON: not only those the tables name
+        words = next(iter(str(error).splitlines()), "")
+        raise tables.UnreadableProduct(f"{path}: {words}") from error

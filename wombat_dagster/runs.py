@@ -9,7 +9,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dagster as dg
@@ -25,6 +25,7 @@ from wombat_dagster.stages.siblings import stale_magnitudes
 from wombat_dagster.store import schema
 from wombat_dagster.store.frames import write_bytes_atomic
 from wombat_dagster.store.status import TargetRow
+from wombat_dagster.store.tables import UnreadableProduct
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +52,14 @@ class Plan:
 class Done:
     """How one partition ended. `error` is set only when wombat itself failed.
 
-    The traceback is in the Dagster UI, under `run_id`.
+    The traceback is in the Dagster UI, under `run_id`. `only_magnitudes`: of an observation that
+    was measured before, the magnitudes alone were made anew.
     """
 
     key: str
     error: str | None
     run_id: str
+    only_magnitudes: bool = False
 
 
 @contextlib.contextmanager
@@ -134,7 +137,7 @@ def _has_closest_masters(observatory: Observatory, observation: Observation) -> 
     try:
         used = read_product(observatory, "calibration_choice", observation.key)
         closest = choose_calibration(observatory, observation)
-    except (FileNotFoundError, Shortfall):
+    except (FileNotFoundError, UnreadableProduct, Shortfall):
         return False
     return bool(used.version == closest.version)
 
@@ -191,13 +194,12 @@ def execute(
             results.append(_execute_one(instance, job_name, key, on_step))
             on_done(results[-1])
 
-    def run_again(job_name: str, keys: Sequence[str]) -> None:
-        done = [_execute_one(instance, job_name, key, on_step) for key in keys]
-        results.extend(again for again in done if again.error)
-
     run("night_job", planned.nights)
     # Whoever borrows a bias may have come before the night that lends it.
-    run_again("night_job", _borrowing_nights(planned))
+    again = [
+        _execute_one(instance, "night_job", key, on_step) for key in _borrowing_nights(planned)
+    ]
+    results.extend(done for done in again if done.error)
     failed = {done.key for done in results if done.error}
     for row in _with_reopened(planned):
         key = row.observation.key
@@ -208,7 +210,11 @@ def execute(
         else:
             run("observation_job", [key])
     # Two filters tell a colour: whoever was measured first gets its magnitudes again.
-    run_again("magnitudes_job", _with_newer_siblings(planned))
+    measured = {done.key for done in results}
+    for key in _with_newer_siblings(planned):
+        done = _execute_one(instance, "magnitudes_job", key, on_step)
+        if done.error or key not in measured:
+            results.append(replace(done, only_magnitudes=True))
     return results
 
 

@@ -79,9 +79,31 @@ def open_in_force() -> "Observatory":
     data = settings.path(settings.data)
     if not data.is_dir():
         raise Refused(f"no data directory {data}; wombat doctor says more")
+    refuse_no_database(settings.path(settings.database))
     from wombat_dagster.observatory import open_observatory
 
     return open_observatory()
+
+
+def refuse_no_database(file: Path) -> None:
+    """Refuse what stands where the database should be and is none; its absence is no fault."""
+    import sqlite3
+
+    if not file.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.OperationalError as error:  # not to be opened, or locked
+        raise Refused(f"{file}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        backups = sorted(file.parent.glob(f"{file.name}.*.backup"))
+        remedy = (
+            f"restore the newest *.backup, {backups[-1].name}"
+            if backups
+            else ("there is no *.backup of it: move it away, and wombat run begins a new one")
+        )
+        raise Refused(f"{file} is no SQLite database ({error}); {remedy}") from error
 
 
 def console(*, stderr: bool = False) -> "Console":

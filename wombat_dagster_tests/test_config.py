@@ -77,3 +77,20 @@ def test_a_camera_is_found_by_a_part_of_its_name():
     )
     assert settings.for_camera("SBIG stxl-6303 3").gain_e_adu == 2.58
     assert settings.for_camera(None).gain_e_adu == 1.0
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("scan_fwhm = [2.5, 0.8]", "scan_fwhm: the smaller one first"),
+        ("scan_fwhm = [1.0, 1.0]", "scan_fwhm: the smaller one first"),
+        ("follow_fwhm = true\n{fixed}", "follow_fwhm and radius_px"),
+        ('aperture = "scan"\n{fixed}', 'aperture = "scan" and radius_px'),
+    ],
+)
+def test_radii_that_contradict_each_other_are_refused(tmp_path, keys, words):
+    fixed = "radius_px = 5\nsky_inner_px = 10\nsky_outer_px = 15"
+    file = tmp_path / "wombat.toml"
+    file.write_text(f"[photometry]\n{keys.format(fixed=fixed)}\n")
+    with pytest.raises(pydantic.ValidationError, match=words):
+        config.load(file)

@@ -45,6 +45,7 @@ def walked(open_place, tmp_path_factory):
         place.configure(
             tail=f"""
 [[instrument]]
+filters = {{ B = "B", V = "V" }}
 transform = {{ Tb_bv = {coefficients["Tb_bv"]:.3f}, Tv_bv = {coefficients["Tv_bv"]:.3f} }}
 [[target]]
 directory = ["SV Wom"]

@@ -23,6 +23,7 @@ longitude_deg = {site.longitude_deg}
 elevation_m = {site.elevation_m}
 [[instrument]]
 aperture_m = {telescope.aperture_m}
+filters = {{ B = "B", V = "V" }}
 transform = {{ Tb_bv = {telescope.tb_bv}, Tv_bv = {telescope.tv_bv} }}
 [astap]
 program = "/nowhere/astap_cli"

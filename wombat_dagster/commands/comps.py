@@ -1,5 +1,6 @@
 """``wombat comps``: the chart stars of a target, what became of each, and what a person chose."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from wombat_dagster.observatory import Observatory
     from wombat_dagster.store.status import TargetRow
 
+MEASURED = ("validate", "held")
 SHOWN_UNKNOWN = 5
 
 
@@ -40,13 +42,15 @@ def comps(
     observatory = open_in_force()
     rows = _rows(observatory, target)
     name = rows[-1].observation.target
-    ledgers = _ledgers(observatory, rows)
+    ledgers, words = _ledgers(observatory, rows)
     stars = _stars(observatory, rows, ledgers)
-    if pin or ban or check or clear:
-        _change(observatory, name, stars, ledgers, pin=pin, ban=ban, check=check, clear=clear)
+    if pin or ban or clear or check is not None:
+        _change(observatory, rows, stars, ledgers, pin=pin, ban=ban, check=check, clear=clear)
+    for line in words:
+        console().print(printable(line))
     if not stars and not ledgers:
-        raise Refused(f"no chart of {name} yet: wombat run asks for it ({rows[-1].reason or ''})")
-    _show(observatory, name, stars, ledgers, rows[-1])
+        raise Refused(f"no chart of {printable(name)} yet: wombat run asks for it")
+    _show(observatory, name, stars, ledgers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,53 +62,74 @@ class _Ledger:
     chart_id: str
     band: str
     entries: "tuple[LedgerEntry, ...]"
+    target_auid: str | None
+    is_due: bool  # to be run again: a choice or the frames are newer
 
 
 def _rows(observatory: "Observatory", target: str) -> "list[TargetRow]":
-    """Return the rows of a target by date, whatever the case of its name."""
+    """Return the rows of a target by date, whatever the case of its name; SV_Wom is SV Wom."""
+    from wombat_dagster.domain import slug
+
     everything = observatory.status.targets()
-    rows = [r for r in everything if r.observation.target.casefold() == target.casefold()]
+    asked = target.casefold()
+    rows = [r for r in everything if r.observation.target.casefold() == asked]
+    rows = rows or [r for r in everything if slug(r.observation.target).casefold() == asked]
+    names = sorted({r.observation.target for r in rows or everything}, key=str.casefold)
+    there = ", ".join(map(printable, names)) or "none"
     if not rows:
-        known = sorted({r.observation.target for r in everything}, key=str.casefold)
-        raise Refused(f'no target "{target}"; there are: {", ".join(known) or "none"}')
+        raise Refused(f'no target "{printable(target)}"; there are: {there}')
+    if len({name.casefold() for name in names}) > 1:
+        raise Refused(f'"{printable(target)}" may be each of {there}')
     return rows
 
 
-def _ledgers(observatory: "Observatory", rows: "Sequence[TargetRow]") -> list[_Ledger]:
-    """Return the newest ledger of each filter: of the measured night, else of the candidates."""
-    found: dict[str, _Ledger] = {}
-    for row in reversed(rows):
-        filter = row.observation.filter
-        if filter not in found and (ledger := _ledger(observatory, row)) is not None:
-            found[filter] = ledger
-    return sorted(found.values(), key=lambda ledger: ledger.filter)
+def _ledgers(
+    observatory: "Observatory", rows: "Sequence[TargetRow]"
+) -> tuple[list[_Ledger], list[str]]:
+    """Return each filter's newest ledger by the nights that were measured, and words on newer ones.
 
-
-def _ledger(observatory: "Observatory", row: "TargetRow") -> _Ledger | None:
-    from wombat_dagster.domain import LedgerEntry
-    from wombat_dagster.products import read_product
+    What an observation that ended before has on disk may be of a run before its end.
+    """
     from wombat_dagster.store.tables import UnreadableProduct
 
-    observation = row.observation
-    try:
-        table = read_product(observatory, "photometry_table", observation.key)
-        entries = table.ledger
-    except (FileNotFoundError, UnreadableProduct):
+    found: dict[str, _Ledger] = {}
+    words = []
+    for row in reversed(rows):
+        unit = row.observation
+        if unit.filter in found:
+            continue
+        where = f"{unit.target} {unit.filter}, {unit.date}"
+        if row.apphot not in MEASURED:
+            state = row.apphot or row.proc or "not begun"
+            words.append(f"{where}: {state}{f' – {row.reason}' if row.reason else ''}")
+            continue
         try:
-            table = read_product(observatory, "comp_list", observation.key)
-        except (FileNotFoundError, UnreadableProduct):
-            return None
-        waiting = [
-            LedgerEntry(auid=s.auid, label=s.label, role=None, reason=None, detail="not measured")
-            for s in table.ranked
-        ]
-        entries = (*waiting, *table.ledger)
+            found[unit.filter] = _ledger(observatory, row)
+        except (FileNotFoundError, UnreadableProduct) as error:
+            state = "gone" if isinstance(error, FileNotFoundError) else "damaged"
+            words.append(f"{where}: its photometry.npz is {state}; {_made_anew_by(row)}")
+    return sorted(found.values(), key=lambda ledger: ledger.filter), words
+
+
+def _made_anew_by(row: "TargetRow") -> str:
+    unit = row.observation
+    return f"wombat run {unit.date:%Y%m%d} {shlex.quote(unit.target)} makes it anew"
+
+
+def _ledger(observatory: "Observatory", row: "TargetRow") -> _Ledger:
+    """Return the ledger of a measured night. Raises what `read_product` does."""
+    from wombat_dagster.products import read_product
+
+    observation = row.observation
+    table = read_product(observatory, "photometry_table", observation.key)
     return _Ledger(
         filter=observation.filter,
         date=observation.date,
         chart_id=table.chart_id,
         band=table.comp_band,
-        entries=tuple(entries),
+        entries=tuple(table.ledger),
+        target_auid=table.variable.auid,
+        is_due=row.lights is None,
     )
 
 
@@ -124,13 +149,18 @@ def _stars(
 
 
 def _place(observatory: "Observatory", rows: "Sequence[TargetRow]") -> tuple[float, float] | None:
-    """Return where the variable is, by the newest night that found it."""
+    """Return where the variable is, by the newest night that found it; say which are damaged."""
     from wombat_dagster.products import read_product
+    from wombat_dagster.store.tables import UnreadableProduct
 
     for row in reversed(rows):
         try:
             variable = read_product(observatory, "variable", row.observation.key)
         except FileNotFoundError:
+            continue
+        except UnreadableProduct:
+            words = f"{row.observation.key}: its variable.json is damaged; {_made_anew_by(row)}"
+            console(stderr=True).print(printable(words))
             continue
         return variable.ra_deg, variable.dec_deg
     return None
@@ -141,7 +171,7 @@ def _place(observatory: "Observatory", rows: "Sequence[TargetRow]") -> tuple[flo
 
 def _change(
     observatory: "Observatory",
-    name: str,
+    rows: "Sequence[TargetRow]",
     stars: "Mapping[str, CompStar]",
     ledgers: Sequence[_Ledger],
     *,
@@ -150,37 +180,71 @@ def _change(
     check: str | None,
     clear: Sequence[str],
 ) -> None:
+    from wombat_dagster.domain import Unused
     from wombat_dagster.stages.sequence import names_of
     from wombat_dagster.store.comp_choices import Choice, CompChoices
 
+    name = rows[-1].observation.target
     asked = [(auid.strip().upper(), Choice.PIN) for auid in pin]
     asked += [(auid.strip().upper(), Choice.BAN) for auid in ban]
-    asked += [(check.strip().upper(), Choice.CHECK)] if check else []
+    asked += [(check.strip().upper(), Choice.CHECK)] if check is not None else []
     cleared = [auid.strip().upper() for auid in clear]
     mentioned = [auid for auid, _ in asked] + cleared
+    if "" in mentioned:
+        raise Refused("an empty AUID is no star: say 000-BBB-123")
     twice = sorted({auid for auid in mentioned if mentioned.count(auid) > 1})
     if twice:
-        raise Refused(f"{', '.join(twice)}: one choice a star")
+        raise Refused(printable(f"{', '.join(twice)}: one choice a star"))
+    itself = {e.auid for one in ledgers for e in one.entries if e.reason is Unused.IS_TARGET}
+    itself |= {one.target_auid for one in ledgers if one.target_auid}
+    for auid, _ in asked:
+        if auid in itself:
+            raise Refused(printable(f"{auid} is {name} itself, which is no comparison star"))
     choices, names = CompChoices(observatory.status.path), names_of(observatory, name)
     known = {*stars, *(entry.auid for ledger in ledgers for entry in ledger.entries)}
     unknown = [auid for auid, _ in asked if auid not in known]
     if unknown:
-        raise Refused(_unknown_words(unknown, name, known))
+        raise Refused(printable(_unknown_words(unknown, name, known)))
     never_chosen = [auid for auid in cleared if auid not in choices.of(names)]
     if never_chosen:
-        raise Refused(f"nothing was chosen for {', '.join(never_chosen)}")
+        raise Refused(printable(f"nothing was chosen for {', '.join(never_chosen)}"))
     n_due = choices.change(names, choose=dict(asked), clear=cleared)
     for words in _overruled(observatory, name, asked):
         console(stderr=True).print(words)
+    if warning := _all_banned(observatory, name, stars, ledgers):
+        console(stderr=True).print(printable(warning))
     if n_due:
-        console().print(f"{count(n_due, 'observation')} of {name}: to be run again by wombat run.")
+        due = f"{count(n_due, 'observation')} of {name}: to be run again by wombat run."
+        console().print(printable(due))
+
+
+def _all_banned(
+    observatory: "Observatory",
+    name: str,
+    stars: "Mapping[str, CompStar]",
+    ledgers: Sequence[_Ledger],
+) -> str | None:
+    """Return a warning when no star that could serve is left, by the newest ledgers."""
+    from wombat_dagster.stages.sequence import persons_choices
+
+    now = persons_choices(observatory, name)
+    serving = {e.auid for one in ledgers for e in one.entries if e.role and e.role != "T1"}
+    if not ledgers:
+        serving = set(stars)
+    if not serving or (serving | now.asked_for) - set(now.ban):
+        return None
+    return (
+        f"Every star that served is banned ({len(serving)}): unless others come into the window, "
+        "the next run ends with nocomps."
+    )
 
 
 def _unknown_words(unknown: Sequence[str], name: str, known: set[str]) -> str:
     words = f"{', '.join(unknown[:SHOWN_UNKNOWN])}: not on the chart of {name}"
     if not known:
         return f"{words}: there is none yet, wombat run asks for it"
-    return f"{words}, which has {count(len(known), 'star')}; wombat comps {name} lists them"
+    hint = f"wombat comps {shlex.quote(name)} lists them"
+    return f"{words}, which has {count(len(known), 'star')}; {hint}"
 
 
 def _overruled(
@@ -207,19 +271,21 @@ def _show(
     name: str,
     stars: "Mapping[str, CompStar]",
     ledgers: Sequence[_Ledger],
-    newest: "TargetRow",
 ) -> None:
     out = console()
     chosen = _chosen(observatory, name)
     if not ledgers:
-        out.print(f"{name}: no ledger yet ({newest.reason or 'not measured'}); the chart on disk:")
+        out.print(printable(f"{name}: no measured night; the chart on disk:"))
         table = table_of("AUID", "label", "bands", "chosen", wide="bands")
         for star in sorted(stars.values(), key=lambda star: (star.label, star.auid)):
             bands = ", ".join(f"{band} {star.bands[band].mag:.3f}" for band in sorted(star.bands))
-            table.add_row(star.auid, star.label, bands, chosen.get(star.auid, ""))
+            cells = (star.auid, star.label, bands, chosen.get(star.auid, ""))
+            table.add_row(*map(printable, cells))
         out.print(table)
     for ledger in ledgers:
-        out.print(f"{name} {ledger.filter}, {ledger.date}, chart {ledger.chart_id}")
+        due = "; as it was measured, to be run again" if ledger.is_due else ""
+        where = f"{name} {ledger.filter}, {ledger.date}, chart {ledger.chart_id}{due}"
+        out.print(printable(where))
         out.print(_table(ledger, stars, chosen))
 
 

@@ -1,7 +1,9 @@
 """``wombat inject``: stars of known magnitude through the whole road, into copies of raw frames."""
 
 import contextlib
+import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from wombat_dagster.observatory import Observatory
 
 CONFIG_NAME = "wombat.toml"
+BRIGHTEST_MAG, FAINTEST_MAG = -5.0, 25.0  # of a star that anybody would inject
+CHILD_PATIENCE_S = 10.0  # with a run that was told to end
 
 
 class MagRange(click.ParamType[tuple[float, float]]):
@@ -49,7 +53,10 @@ class MagRange(click.ParamType[tuple[float, float]]):
             bright, faint = (float(part) for part in value.split(":"))
         except ValueError:
             self.fail(f"{value!r} is not two magnitudes: say 11:15", param, ctx)
-        if not bright <= faint:
+        if not all(BRIGHTEST_MAG <= mag <= FAINTEST_MAG for mag in (bright, faint)):
+            words = f"magnitudes are from {BRIGHTEST_MAG:g} to {FAINTEST_MAG:g}"
+            self.fail(f"{value}: {words}", param, ctx)
+        if not bright < faint:
             self.fail(f"{value}: the brighter one comes first", param, ctx)
         return bright, faint
 
@@ -86,11 +93,19 @@ def inject(
     """
     observatory = open_in_force()
     from wombat_dagster import injection
+    from wombat_dagster.domain import Shortfall
+    from wombat_dagster.store.frames import UnreadableFrame
 
     observations = _observations(observatory, night, target, filter_name)
+    file = observatory.layout.product_path(observations[0], "injection.csv")
     try:
         filters = injection.finished_filters(observatory, observations)
-        with _place(keep) as root, console(stderr=True).status("Injecting…") as status:
+        _refuse_unwritable(file)
+        with (
+            _ended_by_signals(),
+            _place(keep) as root,
+            console(stderr=True).status("Injecting…") as status,
+        ):
             scratch = _scratch(root, injection.scratch_settings(observatory.settings, root))
             chosen = injection.choose_stars(
                 observatory, filters, n_stars=stars, mag_range=mag_range, seed=seed
@@ -101,11 +116,8 @@ def inject(
             _run_road(root)
             status.update("Measuring the stars…")
             recovered = injection.recover(scratch, filters, chosen)
-    except injection.NotFinished as reason:
-        raise Refused(str(reason)) from reason
-    except ValueError as reason:  # frames compressed inside the file
-        raise Refused(str(reason)) from reason
-    file = observatory.layout.product_path(observations[0], "injection.csv")
+    except (injection.NotFinished, UnreadableFrame, Shortfall) as reason:
+        raise Refused(printable(str(reason))) from reason
     _write(file, injection.as_csv(recovered))
     _print_bins(injection.bins(recovered))
     console().print(
@@ -124,13 +136,15 @@ def _observations(
     mine = [one for one in rows if one.target.casefold() == target.casefold()]
     if not mine:
         there = ", ".join(sorted({one.target for one in rows})) or "nothing"
-        raise Refused(f'no target "{target}" on {date}; there: {there}')
+        raise Refused(f'no target "{printable(target)}" on {date}; there: {there}')
     if filter_name is None:
         return mine
     chosen = [one for one in mine if one.filter.casefold() == filter_name.casefold()]
     if not chosen:
         there = ", ".join(one.filter for one in mine)
-        raise Refused(f'no filter "{filter_name}" on {date} of {target}; there: {there}')
+        raise Refused(
+            f'no filter "{printable(filter_name)}" on {date} of {printable(target)}; there: {there}'
+        )
     return chosen
 
 
@@ -141,10 +155,50 @@ def _place(keep: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="wombat_inject_") as folder:
             yield Path(folder)
         return
-    if keep.exists() and any(keep.iterdir()):
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(keep.iterdir())
+        with tempfile.TemporaryFile(dir=keep):  # may we write there?
+            pass
+    except OSError as error:
+        raise Refused(f"--keep {keep}: {error.strerror or error}") from error
+    if not is_empty:
         raise Refused(f"{keep} is not empty")
-    keep.mkdir(parents=True, exist_ok=True)
     yield keep.absolute()
+
+
+def _refuse_unwritable(file: Path) -> None:
+    """Refuse before the long run what could not be written after it."""
+    try:
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise Refused(f"{file} cannot be written: {error.strerror or error}") from error
+    if file.is_dir():
+        raise Refused(f"{file} cannot be written: a directory is there")
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP what Ctrl-C is: the copies, and the run on them, must go away."""
+    before = {
+        number: handler
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if (handler := signal.getsignal(number)) is not signal.SIG_IGN  # nohup
+    }
+
+    def interrupt(_number: int, _frame: object) -> None:
+        for number in before:  # clearing away is not to be interrupted again
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _scratch(root: Path, settings: "Settings") -> "Observatory":
@@ -161,22 +215,43 @@ def _scratch(root: Path, settings: "Settings") -> "Observatory":
 def _run_road(root: Path) -> None:
     """Run `wombat run` on the scratch world, as a program of its own."""
     environment = {k: v for k, v in os.environ.items() if k not in (CONFIG_ENV, "DAGSTER_HOME")}
-    done = subprocess.run(
+    child = subprocess.Popen(
         [sys.executable, "-m", "wombat_dagster.cli", "--config", str(root / CONFIG_NAME), "run"],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        check=False,
     )
-    if done.returncode:
-        said = printable((done.stderr or done.stdout).strip().splitlines()[-1])
-        raise click.ClickException(f"the run on the copies ended with {done.returncode}: {said}")
+    try:
+        out, error = child.communicate()
+    finally:
+        _end(child)
+    if child.returncode:
+        lines = (error or out).strip().splitlines() or ["nothing was said"]
+        raise click.ClickException(
+            f"the run on the copies ended with {child.returncode}: {printable(lines[-1])}"
+        )
+
+
+def _end(child: "subprocess.Popen[str]") -> None:
+    """End a child that still runs: it is asked, then killed."""
+    if child.poll() is not None:
+        return
+    child.terminate()
+    try:
+        child.wait(timeout=CHILD_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def _write(file: Path, text: str) -> None:
     from wombat_dagster.store.frames import write_bytes_atomic
 
-    write_bytes_atomic(file, text.encode())
+    try:
+        write_bytes_atomic(file, text.encode())
+    except OSError as error:  # the disk is full by now
+        raise Refused(f"{file} cannot be written: {error.strerror or error}") from error
 
 
 def _print_bins(bins: "tuple[Bin, ...]") -> None:
@@ -191,9 +266,15 @@ def _print_bins(bins: "tuple[Bin, ...]") -> None:
             str(one.n_stars),
             str(one.n_points),
             str(one.n_lost),
-            f"{1000 * one.offset_mag:+.1f} ± {1000 * one.offset_error_mag:.1f}",
-            f"{1000 * one.scatter_mag:.1f}",
-            f"{1000 * one.stated_mag:.1f}",
-            f"{one.pull:.2f}",
+            f"{_number(1000 * one.offset_mag, '+.1f')} ± {_number(1000 * one.offset_error_mag)}"
+            if one.n_points
+            else "–",
+            _number(1000 * one.scatter_mag),
+            _number(1000 * one.stated_mag),
+            _number(one.pull, ".2f"),
         )
     console().print(table)
+
+
+def _number(value: float, form: str = ".1f") -> str:
+    return "–" if math.isnan(value) else f"{value:{form}}"

@@ -144,13 +144,18 @@ def _import(
 ) -> None:
     import datetime as dt
 
-    from wombat_dagster.stages.coefficients import FIT
-    from wombat_dagster.store.coefficients import forget_coefficients, record_coefficients
+    from wombat_dagster.stages.coefficients import FIT, is_part, known_cameras
+    from wombat_dagster.store.coefficients import (
+        forget_coefficients,
+        record_coefficients,
+        stored_coefficients,
+    )
     from wombat_dagster.store.tg_ini import UnreadableIni, read_tg_ini
 
     source = file.name
     if source.startswith(FIT):
         raise Refused(f'{source}: a name that begins with "{FIT}" is kept for our own fits')
+    camera = _one_camera(sorted(known_cameras(observatory)), camera)
     content = file.read_bytes()
     try:
         found = read_tg_ini(content, source=source, camera=camera, date=date)
@@ -158,13 +163,16 @@ def _import(
         found = read_tg_ini(content, source=source, camera=camera, date=day)
     except UnreadableIni as reason:
         raise Refused(printable(str(reason))) from reason
-    forget_coefficients(observatory.status, source, camera=camera or "")
+    for said in {one.camera or "" for one in stored_coefficients(observatory.status)}:
+        if is_part(said, camera):  # what an import before this one knew of the same camera
+            forget_coefficients(observatory.status, source, camera=said)
     record_coefficients(observatory.status, found.coefficients)
     if found.description:
         click.echo(printable(found.description))
     _show_rows(found.coefficients)
-    where = f"cameras whose INSTRUME has {printable(camera)}" if camera else "every camera"
+    where = printable(camera) if camera else "the camera, as long as there is one only"
     click.echo(f"They hold for {where}, in the instrument epoch of {day} (NIGHT says another).")
+    _show_left_out(observatory, camera, day)
     for note in found.notes:
         click.echo(printable(note))
     if found.extinction:
@@ -172,18 +180,39 @@ def _import(
         click.echo(f"[Extinction] is not taken, [[instrument]] extinction is: {printable(words)}")
 
 
+def _one_camera(known: "Sequence[str]", asked: str | None) -> str | None:
+    """Return the camera that a file is of: INSTRUME where frames are known, else what was asked."""
+    meant = [one for one in known if (asked or "").casefold() in one.casefold()]
+    exact = [one for one in meant if one.casefold() == (asked or "").casefold()]
+    if len(exact or meant) > 1:
+        names = ", ".join(printable(one) for one in meant)
+        raise Refused(f"a file is of one camera, {len(meant)} are meant: {names}; --camera says it")
+    if known and asked and not meant:
+        click.echo(f"No frame of a camera with {printable(asked)} in its name is known yet.")
+    return next(iter(exact or meant), asked)
+
+
 def _forget(
     observatory: "Observatory", source: str, camera: str | None, date: "dt.date | None"
 ) -> None:
-    from wombat_dagster.store.coefficients import forget_coefficients
+    from wombat_dagster.stages.coefficients import is_part
+    from wombat_dagster.store.coefficients import forget_coefficients, stored_coefficients
 
-    gone = forget_coefficients(observatory.status, source, camera=camera, date=date)
+    cameras = {
+        one.camera or ""
+        for one in stored_coefficients(observatory.status)
+        if one.source == source and (camera is None or is_part(camera, one.camera))
+    }
+    gone = sum(
+        forget_coefficients(observatory.status, source, camera=one, date=date) for one in cameras
+    )
     if not gone:
         raise Refused(f'nothing of source "{source}" is stored; wombat transform --list')
     click.echo(f"{count(gone, 'coefficient')} forgotten; wombat run makes the magnitudes anew.")
 
 
 def _list(observatory: "Observatory", camera: str | None) -> None:
+    from wombat_dagster.stages.coefficients import is_part, known_cameras
     from wombat_dagster.store.coefficients import stored_coefficients
 
     stored = [
@@ -195,7 +224,12 @@ def _list(observatory: "Observatory", camera: str | None) -> None:
         click.echo("No coefficients are stored; wombat transform NIGHT TARGET fits some.")
         return
     _show_rows(stored)
-    units = {(one.camera, one.date) for one in stored if one.date is not None}
+    known = known_cameras(observatory)
+    units: set[tuple[str | None, dt.date]] = set()
+    for one in stored:
+        if one.date is not None:
+            of_known = {(name, one.date) for name in known if is_part(one.camera, name)}
+            units |= of_known or {(one.camera, one.date)}
     seen = set()
     for camera_name, date in sorted(units, key=lambda unit: (unit[0] or "", unit[1])):
         epoch = observatory.settings.for_camera(camera_name).epoch_of(date)
@@ -215,7 +249,7 @@ def _show_rows(coefficients: "Sequence[Coefficient]") -> None:
             "" if one.r_squared is None else f"{one.r_squared:.3f}",
             "" if one.date is None else one.date.isoformat(),
             printable(one.source),
-            printable(one.camera or "every"),
+            printable(one.camera or "not said"),
         )
     console().print(table)
 
@@ -228,7 +262,7 @@ def _show_pools(observatory: "Observatory", camera: str | None, date: "dt.date")
     epoch = instrument.epoch_of(date)
     known = KnownCoefficients(observatory)
     since = f" since {epoch}" if epoch else ""
-    click.echo(f"What counts for {printable(camera or 'every camera')}{since}:")
+    click.echo(f"What counts for {printable(camera or 'the camera')}{since}:")
     table = table_of("coefficient", "value", "error", "of")
     for name, value in instrument.transform.items():
         error = instrument.transform_error.get(name)
@@ -240,6 +274,14 @@ def _show_pools(observatory: "Observatory", camera: str | None, date: "dt.date")
     console().print(table)
     for words in known.drift(camera, date):
         click.echo(printable(words))
+    _show_left_out(observatory, camera, date)
+
+
+def _show_left_out(observatory: "Observatory", camera: str | None, date: "dt.date") -> None:
+    from wombat_dagster.stages.coefficients import coefficients_of
+
+    for words in coefficients_of(observatory, camera, date).left_out:
+        click.echo(f"not used: {printable(words)}")
 
 
 def _pool_cells(one: "Coefficient") -> tuple[str, str, str]:

@@ -48,6 +48,8 @@ ARROW_POINTS: Final = 16.0
 FOLD_FROM: Final = -0.5  # two cycles: every point stands twice
 FOLD_TO: Final = 1.5
 SMALL_STRETCH: Final = 0.35  # of a cycle: what fills no more is drawn once, and large
+MIN_TICKS: Final = 2  # of a panel, where all have one step
+MAX_TICKS: Final = 12
 TICK_ROOM: Final = 0.026  # of the picture: half a tick's label
 
 
@@ -110,6 +112,7 @@ def curve_png(curve: StarCurve, *, fold: Fold | None = None) -> bytes:
     )
     for row, panel in zip(areas, panels, strict=True):
         _draw_panel(row, panel)
+    _share_tick_step([row[0] for row in areas])
     _set_runs(areas, runs, curve, times, offset=None if fold is not None else offset)
     left, right = areas[-1, 0].get_position().x0, areas[-1, -1].get_position().x1
     figure.text(
@@ -265,6 +268,22 @@ def _draw_panel(row: "Sequence[Axes]", bands: Sequence[_Points]) -> None:
     first.set_ylim(*limits)
     first.set_ylabel(f"magnitude  [{' '.join(band.band for band in bands)}]", parse_math=False)
     first.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]  # a ScalarFormatter
+
+
+def _share_tick_step(areas: "Sequence[Axes]") -> None:
+    """Give the panels' magnitudes one tick step: the finest of theirs, or the coarsest.
+
+    Panels so unlike that neither serves all keep their own.
+    """
+    from matplotlib.ticker import MultipleLocator
+
+    steps = [float(np.diff(area.get_yticks())[0]) for area in areas]
+    spans = [abs(float(np.diff(area.get_ylim())[0])) for area in areas]
+    for step in (abs(min(steps, key=abs)), abs(max(steps, key=abs))):
+        if max(spans) <= MAX_TICKS * step and min(spans) >= MIN_TICKS * step:
+            for area in areas if len(areas) > 1 else ():
+                area.yaxis.set_major_locator(MultipleLocator(step))
+            return
 
 
 def _draw_band(area: "Axes", band: _Points) -> None:

@@ -84,7 +84,8 @@ def exoplanet_report(facts: TransitFacts, flux: NormalisedFlux) -> str:
     Raises
     ------
     NoReport
-        The star is not of type EP, a required fact is not known, or a line would break the rules.
+        The star is not of type EP, a required fact or the size of the errors is not known, or a
+        line would break the rules.
     """
     detrend = _detrend(flux)
     header = {
@@ -107,7 +108,7 @@ def exoplanet_report(facts: TransitFacts, flux: NormalisedFlux) -> str:
         "NOTES": _notes(facts, flux),
     }
     cleaned = {name: " ".join(words.split()) for name, words in header.items()}
-    _check(facts, cleaned)
+    _check(facts, flux, cleaned)
     titles = ["DATE", "DIFF", "ERR", *(f"DETREND_{i}" for i in range(1, len(detrend) + 1))]
     lines = [f"#{name}={words}" for name, words in cleaned.items()]
     lines.append("#" + DELIMITER.join(titles))
@@ -149,6 +150,7 @@ def _notes(facts: TransitFacts, flux: NormalisedFlux) -> str:
     words = [
         f"DIFF is the {flux.source}",
         "normalised to the median of all points (no transit was fitted) and not detrended",
+        flux.error_words,
         f"comparison stars {' '.join(facts.comp_names)}, chart {facts.chart_id}",
         f"camera {_ascii(facts.camera)}" if facts.camera else "",
         f"exposures {shortest:g} to {longest:g} s" if longest > shortest else "",
@@ -163,7 +165,7 @@ def _ascii(text: str) -> str:
     return text.encode("ascii", "replace").decode()
 
 
-def _check(facts: TransitFacts, header: Mapping[str, str]) -> None:
+def _check(facts: TransitFacts, flux: NormalisedFlux, header: Mapping[str, str]) -> None:
     """Raise NoReport with everything that is missing or against the rules, in one message."""
     faults = []
     if not hosts_planet(facts.star.variability_type):
@@ -178,6 +180,8 @@ def _check(facts: TransitFacts, header: Mapping[str, str]) -> None:
     shortest, longest = float(facts.exposure_s.min()), float(facts.exposure_s.max())
     if not (shortest > 0 and longest <= MAX_EXPOSURE_S):
         faults.append(f"exposures {shortest:g} to {longest:g} s, up to {MAX_EXPOSURE_S:g} s wanted")
+    if not flux.errors_known:
+        faults.append(flux.error_words)
     for name, limit in LIMITS.items():
         if len(header[name]) > limit:
             faults.append(f"{name} has {len(header[name])} characters, at most {limit} go")

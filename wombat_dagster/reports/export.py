@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from wombat_dagster.domain import (
     BoolArray,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 MAG_PER_FLUX: Final = 2.5 / math.log(10)
 MIN_POINTS: Final = 2  # of a transit file: fewer have no median to speak of
+MIN_POINTS_OF_SCATTER: Final = 5
+MAD_TO_SIGMA: Final = 1.4826
 FLUX_DIGITS: Final = 8
 MAX_INSTRUMENT: Final = 24
 
@@ -292,7 +295,8 @@ class NormalisedFlux:
     """One observation's flux of T1 over its median; arrays have shape (n_points,), all finite.
 
     `detrend` maps names to what a fit may correct with, in the order of the file; `source` says
-    what the flux was made of, `left_out` how many frames are not there and why.
+    what the flux was made of, `left_out` how many frames are not there and why. `error_words` says
+    what the errors count; where they are not `errors_known` they are too wrong to be reported.
     """
 
     bjd_tdb: FloatArray
@@ -301,12 +305,22 @@ class NormalisedFlux:
     detrend: dict[str, FloatArray]
     source: str
     left_out: dict[str, int]
+    error_words: str
+    errors_known: bool = True
 
 
-def relative_flux(table: PhotometryTable, *, rejected: Sequence[str] = ()) -> NormalisedFlux:
+def relative_flux(
+    table: PhotometryTable, *, extra: ArrayLike, rejected: Sequence[str] = ()
+) -> NormalisedFlux:
     """Return T1's AstroImageJ relative flux over its median, with the usual detrend parameters.
 
-    `rejected` holds, for each frame, why it is left out, "" when it is not; () leaves out none.
+    Parameters
+    ----------
+    extra
+        1-sigma error of every star, relative to its flux, that AstroImageJ's does not count, shape
+        (n_frames,): `science.noise.relative_extra`.
+    rejected
+        For each frame why it is left out, "" when it is not; () leaves out none.
 
     Raises
     ------
@@ -319,10 +333,11 @@ def relative_flux(table: PhotometryTable, *, rejected: Sequence[str] = ()) -> No
     if first is None:
         raise ValueError("the table has no T1")
     star = table.measured.stars([first])
+    errors = _flux_errors(table, np.asarray(extra, dtype=float), rejected)
     return _normalised(
         table.times.bjd_tdb,
         table.relative.rel_flux[:, first],
-        table.relative.rel_flux_err[:, first],
+        errors.of_star[:, first],
         detrend={
             "AIRMASS": table.times.airmass,
             "SKY": star.sky_adu_px[:, 0],
@@ -334,8 +349,94 @@ def relative_flux(table: PhotometryTable, *, rejected: Sequence[str] = ()) -> No
         },
         source=f"relative flux of T1 against {len(table.ensemble)} comparison stars "
         "(AstroImageJ's rel_flux_T1)",
+        error_words=errors.words,
+        errors_known=errors.known,
         rejected=rejected,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FluxErrors:
+    """1-sigma errors of all stars' relative fluxes, shape (n_frames, n_stars)."""
+
+    of_star: FloatArray
+    words: str
+    known: bool = True
+
+
+def _flux_errors(table: PhotometryTable, extra: FloatArray, rejected: Sequence[str]) -> _FluxErrors:
+    """Return the errors of the relative fluxes; by a steady star's scatter where they must be.
+
+    Without the gain, or over a bias that counts as sky, the formal ones say how errors go from
+    frame to frame and star to star, not how great they are.
+    """
+    formal = _formal_errors(table, extra)
+    if table.gain_e_adu is not None and table.pedestal_removed:
+        return _FluxErrors(of_star=formal, words=_counted_words(table))
+    why = "gain not known" if table.gain_e_adu is None else "bias not subtracted"
+    clear = ~_is_rejected(rejected, len(formal))
+    second = table.star_index("T2")
+    by_check = None if second is None else _scatter_by_error(table, formal, second, clear)
+    if by_check is not None:
+        words = f"{why}: errors scaled by {by_check:.3g}, so that T2's are its scatter"
+        return _FluxErrors(of_star=formal * by_check, words=words)
+    found = [_scatter_by_error(table, formal, i, clear) for i in table.ensemble]
+    ratios = [ratio for ratio in found if ratio is not None]
+    if ratios:
+        scale = float(np.median(ratios))
+        words = f"{why}: errors scaled by {scale:.3g}, so that the comparison stars' are their"
+        return _FluxErrors(of_star=formal * scale, words=f"{words} scatter")
+    return _FluxErrors(
+        of_star=formal,
+        words=f"{why} and no T2 or two comparison stars over {MIN_POINTS_OF_SCATTER} frames to"
+        " scale by: how great the errors are is not known",
+        known=False,
+    )
+
+
+def _formal_errors(table: PhotometryTable, extra: FloatArray) -> FloatArray:
+    """Return AstroImageJ's errors with what they do not count, shape (n_frames, n_stars).
+
+    `extra` is independent from star to star: of S / ΣS_C it is extra √(1 + ΣS_C²/(ΣS_C)²), over the
+    comps that the star is compared with.
+    """
+    assert table.relative is not None  # `relative_flux` looked
+    rel, error = table.relative.rel_flux, table.relative.rel_flux_err.copy()
+    for star in range(rel.shape[1]):
+        comps = table.measured.source_sky_adu[:, [i for i in table.ensemble if i != star]]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            of_comps = np.sum(comps**2, axis=1) / np.sum(comps, axis=1) ** 2
+        error[:, star] = np.hypot(error[:, star], rel[:, star] * extra * np.sqrt(1 + of_comps))
+    return error
+
+
+def _scatter_by_error(
+    table: PhotometryTable, formal: FloatArray, star: int, clear: BoolArray
+) -> float | None:
+    """Return how many times its median error a star's relative flux scatters; None: not known."""
+    assert table.relative is not None  # `relative_flux` looked
+    flux, error = table.relative.rel_flux[clear, star], formal[clear, star]
+    known = np.isfinite(flux) & np.isfinite(error) & (flux > 0) & (error > 0)
+    if known.sum() < MIN_POINTS_OF_SCATTER:
+        return None
+    flux, error = flux[known], error[known]
+    scatter = MAD_TO_SIGMA * float(np.median(np.abs(flux - np.median(flux))))
+    return scatter / float(np.median(error)) or None
+
+
+def _counted_words(table: PhotometryTable) -> str:
+    """Return what the errors count, and what they do not as nobody knows it."""
+    inputs = {
+        "read-out": table.read_noise_e is not None,
+        "dark": table.dark_e_px is not None,
+        "the master flat's noise": table.flat_noise is not None,
+        "scintillation": None not in (table.telescope_aperture_m, table.site_elevation_m),
+    }
+    words = "errors count photons, sky" + "".join(
+        f", {name}" for name, is_in in inputs.items() if is_in
+    )
+    without = [name for name, is_in in inputs.items() if not is_in]
+    return f"{words}; not known and left out: {', '.join(without)}" if without else words
 
 
 def magnitude_flux(standard: StandardMagnitudes, *, keep_rejected: bool = False) -> NormalisedFlux:
@@ -356,6 +457,7 @@ def magnitude_flux(standard: StandardMagnitudes, *, keep_rejected: bool = False)
         flux * standard.t1_random_mag / MAG_PER_FLUX,
         detrend={"AIRMASS": standard.airmass},
         source="standard magnitudes of T1",
+        error_words="errors are the random ones of the magnitudes",
         rejected=() if keep_rejected else standard.proposed_rejected,
     )
 
@@ -367,10 +469,12 @@ def _normalised(
     *,
     detrend: dict[str, FloatArray],
     source: str,
+    error_words: str,
     rejected: Sequence[str],
+    errors_known: bool = True,
 ) -> NormalisedFlux:
     n = len(bjd_tdb)
-    out = np.array([bool(words) for words in rejected] if rejected else [False] * n, dtype=bool)
+    out = _is_rejected(rejected, n)
     usable = np.isfinite(bjd_tdb) & np.isfinite(flux) & np.isfinite(error) & (flux > 0)
     usable &= error > 0
     left_out = {
@@ -391,7 +495,13 @@ def _normalised(
         detrend={name: values[kept] for name, values in detrend.items()},
         source=source,
         left_out={words: count for words, count in left_out.items() if count},
+        error_words=error_words,
+        errors_known=errors_known,
     )
+
+
+def _is_rejected(rejected: Sequence[str], n: int) -> BoolArray:
+    return np.array([bool(words) for words in rejected] if rejected else [False] * n, dtype=bool)
 
 
 def scaled(values: FloatArray) -> FloatArray | None:
@@ -425,6 +535,7 @@ def transit_text(
     head = [
         f"{_line(star)}, observation {_line(observation)}, {_line(software)}",
         f"flux: {flux.source}, over the median of its {len(flux.flux)} points",
+        flux.error_words,
         "time: BJD_TDB at mid-exposure; detrend parameters scaled to -1 ... 1",
     ]
     if flux.left_out:

@@ -65,6 +65,8 @@ FONT_SIZES: Final = {
     MarkKind.VARIABLE: 7.0,
     MarkKind.REJECTED: 7.0,
 }
+MARKER_POINTS: Final = {MarkKind.REJECTED: (7.0, 1.3), MarkKind.VARIABLE: (9.0, 1.2)}
+"""Size and line width of the crosses and diamonds."""
 MUST_BE_NAMED: Final = {MarkKind.TARGET, MarkKind.CHECK, MarkKind.COMP}
 
 
@@ -100,19 +102,21 @@ def finding_chart_png(
 
     `image` of shape (height, width) in ADU, NaN where nothing is known; row 0 is below, as FITS
     viewers show it. Measured stars have their aperture and annulus drawn to scale, stars not used
-    a cross, known variables a diamond; marks beyond the frame are left out. `note` is the last
-    line. Words that find no free place beside a star not used, or a known variable, are left out.
+    a cross, known variables a diamond; marks beyond the frame are left out, and counted where they
+    are of stars not used. `note` is the last line. Words that find no free place beside a star not
+    used, or a known variable, are left out.
     """
     inside = [
         mark
         for mark in marks
         if -0.5 <= mark.x_px <= image.shape[1] - 0.5 and -0.5 <= mark.y_px <= image.shape[0] - 0.5
     ]
+    n_outside = sum(m.kind is MarkKind.REJECTED and m not in inside for m in marks)
     factor = math.ceil(max(image.shape) / MAX_PICTURE_PX)
     while True:
         binned = _binned(image, factor)
         png = small_png_of(
-            _figure(image.shape, binned, factor, inside, solution, aperture, title, note)
+            _figure(image.shape, binned, factor, inside, n_outside, solution, aperture, title, note)
         )
         if len(png) < MAX_BYTES or min(binned.shape) < 100:
             return png
@@ -170,6 +174,7 @@ def _figure(
     binned: FloatArray,
     factor: int,
     marks: Sequence[Mark],
+    n_outside: int,
     solution: WcsSolution,
     aperture: Aperture,
     title: str,
@@ -213,7 +218,7 @@ def _figure(
         weight="bold",
         parse_math=False,
     )
-    _legend(figure, marks, total_h)
+    _legend(figure, marks, n_outside, total_h)
     facts = (
         f"aperture {aperture.radius_px:.1f} px, sky {aperture.sky_inner_px:.1f} to"
         f" {aperture.sky_outer_px:.1f} px; {width} × {height} px,"
@@ -236,11 +241,13 @@ def _draw(area: "Axes", mark: Mark, aperture: Aperture, zoom: float) -> None:
     colour = COLOURS[mark.kind]
     place = (mark.x_px, mark.y_px)
     if mark.kind is MarkKind.REJECTED:
-        area.plot(*place, marker="x", markersize=7, markeredgewidth=1.3, color=colour)
+        size, edge = MARKER_POINTS[mark.kind]
+        area.plot(*place, marker="x", markersize=size, markeredgewidth=edge, color=colour)
         return
     if mark.kind is MarkKind.VARIABLE:
+        size, edge = MARKER_POINTS[mark.kind]
         area.plot(
-            *place, marker="D", markersize=9, markerfacecolor="none", markeredgewidth=1.2,
+            *place, marker="D", markersize=size, markerfacecolor="none", markeredgewidth=edge,
             color=colour,
         )  # fmt: skip
         return
@@ -253,7 +260,19 @@ def _draw(area: "Axes", mark: Mark, aperture: Aperture, zoom: float) -> None:
             )
 
 
-def _legend(figure: "Figure", marks: Sequence[Mark], total_h: float) -> None:
+def legend_words(marks: Sequence[Mark], n_outside: int) -> dict[MarkKind, str]:
+    """Return what the legend says of each kind there is; `n_outside` are not used and not shown."""
+    words: dict[MarkKind, str] = {}
+    for kind in MarkKind:
+        n = sum(mark.kind is kind for mark in marks)
+        if kind is MarkKind.REJECTED and n_outside:
+            words[kind] = f"{n + n_outside} not used, {n_outside} of them outside"
+        elif n:
+            words[kind] = f"{kind} ({n})" if n > 1 else str(kind)
+    return words
+
+
+def _legend(figure: "Figure", marks: Sequence[Mark], n_outside: int, total_h: float) -> None:
     from matplotlib.lines import Line2D
 
     styles: dict[MarkKind, dict[str, Any]] = {
@@ -266,17 +285,10 @@ def _legend(figure: "Figure", marks: Sequence[Mark], total_h: float) -> None:
         "markerfacecolor": "none",
         "markeredgewidth": 1.5,
     }
-    handles = []
-    for kind in MarkKind:
-        n = sum(mark.kind is kind for mark in marks)
-        if n:
-            style: dict[str, Any] = styles.get(kind, ring)
-            plural = f" ({n})" if n > 1 else ""
-            handles.append(
-                Line2D(
-                    [], [], linestyle="none", color=COLOURS[kind], label=f"{kind}{plural}", **style
-                )
-            )
+    handles = [
+        Line2D([], [], linestyle="none", color=COLOURS[kind], label=words, **styles.get(kind, ring))
+        for kind, words in legend_words(marks, n_outside).items()
+    ]
     if handles:
         figure.legend(
             handles=handles,
@@ -450,7 +462,9 @@ def _half_px(mark: Mark, aperture: Aperture, zoom: float) -> float:
     """Return how far words keep from a mark's centre, in pixels of the picture."""
     if mark.kind in MUST_BE_NAMED:
         return max(aperture.radius_px * zoom, MIN_RING_PX) + 2.0
-    return 7.0 if mark.kind is MarkKind.VARIABLE else 5.0
+    size_points, edge_points = MARKER_POINTS[mark.kind]
+    half_points = size_points / math.sqrt(2) if mark.kind is MarkKind.VARIABLE else size_points / 2
+    return (half_points + edge_points / 2) * DPI / 72.0 + 2.0
 
 
 def _places(mark: Mark, words: str, font: float, aperture: Aperture, zoom: float) -> list[_Box]:

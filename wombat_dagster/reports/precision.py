@@ -167,9 +167,11 @@ def _set_scatter_axes(area: "Axes", report: PrecisionReport, shown: BoolArray) -
 def _draw_curves(area: "Axes", report: PrecisionReport) -> None:
     for name, (words, colour, dashes) in PARTS.items():
         curve = report.curves.get(name)
-        if curve is not None and curve.max() * MMAG > area.get_ylim()[0]:
+        if curve is not None:
+            bottom = area.get_ylim()[0]
+            label = words if curve.max() * MMAG > bottom else f"{words}, below {bottom:.1f}"
             area.plot(
-                report.curve_mag, curve * MMAG, color=colour, dashes=dashes[1], lw=1.4, label=words
+                report.curve_mag, curve * MMAG, color=colour, dashes=dashes[1], lw=1.4, label=label
             )
     total = report.curves.get("total")
     if total is None:

@@ -15,7 +15,7 @@ from wombat_dagster.science.ensemble import (
     ERROR_FLOOR_MAG,
     NightZeroPoint,
     Restlessness,
-    chi2_reduced,
+    disagreement,
     level_error,
     night_zero_point,
     restlessness,
@@ -32,9 +32,10 @@ from wombat_dagster.science.series import (
     star_name,
 )
 
-DISAGREEING_CHI2_REDUCED: Final = 3.0
+DISAGREEING: Final = 1.7  # times their errors
 PAIR_SIGMA: Final = 3.0  # two comps that differ by more are said to
 FIELD_CLIP_SIGMA: Final = 5.0
+FEW_FIELD_STARS: Final = 6
 USUAL_COEFFICIENT: Final = 0.06  # of a filter near its standard band; nobody is wrong by that
 USUAL_COLOUR_SPREAD_MAG: Final = 0.3
 
@@ -44,6 +45,7 @@ class ChartLevel:
     """Zero points on the catalogue's level, and what the comps say of it, shape (n_comps,).
 
     `zero` holds the comps, then the field stars. `residual_mag` is what the colour term leaves.
+    `error_factor` is what formal errors of an unknown scale lack (`Steadiness.common_factor`).
     """
 
     zero: NightZeroPoint
@@ -53,15 +55,17 @@ class ChartLevel:
     leave_one_out_mag: FloatArray
     leave_one_out_sigma: FloatArray
     restlessness: Restlessness
-    chi2_reduced: float
+    disagreement: float
     error_mag: float
+    error_factor: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ensemble:
     """The night's comps and the zero points they give.
 
-    `deviation_mag` and `error_mag` are the comps', shape (n_frames, n_comps).
+    `deviation_mag` and `error_mag` are the comps', shape (n_frames, n_comps). `error_factor` is
+    what the formal errors of any star lack; None where they are right, or where no two comps tell.
     """
 
     stars: tuple[domain.ApertureStar, ...]
@@ -71,8 +75,8 @@ class Ensemble:
     n_field_stars: int
     deviation_mag: FloatArray
     error_mag: FloatArray
+    error_factor: float | None
     level_error_mag: float
-    chi2_reduced: float
     mean_colour: float | None  # None: no colour term
     residuals: tuple[domain.CompResidual, ...]
     notes: tuple[str, ...]
@@ -105,8 +109,8 @@ def ensemble_of(night: Night, by_colour: CompColours | None) -> Ensemble:
         n_field_stars=level.zero.deviation_mag.shape[1] - n,
         deviation_mag=deviation,
         error_mag=level.zero.error_mag[:, :n],
+        error_factor=level.error_factor,
         level_error_mag=level.error_mag,
-        chi2_reduced=level.chi2_reduced,
         mean_colour=_mean_colour(stars, transformed) if transformed else None,
         residuals=_comp_residuals(stars, level, seen.sum(axis=0)),
         notes=(
@@ -114,6 +118,7 @@ def ensemble_of(night: Night, by_colour: CompColours | None) -> Ensemble:
             *notes,
             *_ensemble_notes(night, stars),
             *_agreement_notes(stars, level),
+            *_field_notes(level.zero.deviation_mag.shape[1] - n),
         ),
     )
 
@@ -124,7 +129,8 @@ def chart_level(night: Night, chosen: list[int], by_colour: CompColours | None) 
     The level is that of a star of the comps' mean colour.
     """
     stars = [night.table.stars[i] for i in chosen]
-    zero, restless = _carried(night, chosen, by_colour)
+    carried = _carried(night, chosen, by_colour)
+    zero = carried.zero
     n = len(chosen)
     values = zero.residual_mag[:n]
     if by_colour:
@@ -148,10 +154,10 @@ def chart_level(night: Night, chosen: list[int], by_colour: CompColours | None) 
         weight = np.asarray(fit.weights)
         level_mag[:] = fit.zero_point
     residual = values - level_mag[zero.set_of[:n]]
-    chi2 = chi2_reduced(residual, np.hypot(of_catalogue, measured), weight)
-    error = level_error(of_catalogue, weight, chi2)
+    excess = disagreement(residual, np.hypot(of_catalogue, measured), weight, suspect)
+    error = level_error(of_catalogue, weight, excess)
     if fit is not None:
-        error = max(fit.zero_point_error * max(1.0, float(np.sqrt(chi2))), ERROR_FLOOR_MAG)
+        error = max(fit.zero_point_error * excess, ERROR_FLOOR_MAG)
     return ChartLevel(
         zero=zero.levelled(level_mag),
         residual_mag=residual,
@@ -159,9 +165,10 @@ def chart_level(night: Night, chosen: list[int], by_colour: CompColours | None) 
         suspect=suspect,
         leave_one_out_mag=offset,
         leave_one_out_sigma=sigma,
-        restlessness=restless,
-        chi2_reduced=chi2,
+        restlessness=carried.restlessness,
+        disagreement=excess,
         error_mag=error,
+        error_factor=carried.error_factor,
     )
 
 
@@ -174,16 +181,23 @@ def chart_zero_points(
     """
     places = {star_name(night.table.stars[i]): i for i in night.seen}
     chosen = [places[name] for name in names]
-    zero, _ = _carried(night, chosen, by_colour)
+    zero = _carried(night, chosen, by_colour).zero
     n_frames = np.isfinite(zero.deviation_mag).sum(axis=0)[: len(names)]
     errors = np.sqrt(np.nanmean(zero.error_mag[:, : len(names)] ** 2, axis=0) / n_frames)
     catalogue = np.array([catalogue_error(night.table.stars[i]) for i in chosen])
     return zero.residual_mag[: len(names)], np.hypot(errors, catalogue)
 
 
-def _carried(
-    night: Night, chosen: list[int], by_colour: CompColours | None
-) -> tuple[NightZeroPoint, Restlessness]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Carried:
+    """Zero points from frame to frame; `restlessness` is that of the comps."""
+
+    zero: NightZeroPoint
+    restlessness: Restlessness
+    error_factor: float | None
+
+
+def _carried(night: Night, chosen: list[int], by_colour: CompColours | None) -> _Carried:
     """Return the zero points from frame to frame, and how restless the comps are.
 
     They hold for a star of the comps' mean colour at every airmass; field stars have no colour, and
@@ -209,17 +223,22 @@ def _carried(
     zero = night_zero_point(zero_points, steady.error_mag, weight=steady.weight, errors_known=known)
     restless = restlessness(zero, errors)
     n = len(chosen)
-    return zero, Restlessness(
-        scatter_mag=restless.scatter_mag[:n],
-        expected_mag=restless.expected_mag[:n],
-        restless=restless.restless[:n],
+    return _Carried(
+        zero=zero,
+        restlessness=Restlessness(
+            scatter_mag=restless.scatter_mag[:n],
+            expected_mag=restless.expected_mag[:n],
+            restless=restless.restless[:n],
+        ),
+        error_factor=steady.common_factor,
     )
 
 
 def _clipped(zero_points: FloatArray, errors: FloatArray, *, errors_known: bool) -> FloatArray:
     """Return the zero points without those far off: among many stars some have a cosmic ray.
 
-    Far from the median of their frame, so that one bright star does not condemn all the others.
+    Far from the median of their frame, so that one bright star does not condemn all the others. A
+    star that is far off on every frame stays: it varies, and is the chart's only comp perhaps.
     """
     steady = steadiness(zero_points, errors, errors_known=errors_known)
     zero = night_zero_point(zero_points, steady.error_mag, weight=steady.weight)
@@ -228,7 +247,8 @@ def _clipped(zero_points: FloatArray, errors: FloatArray, *, errors_known: bool)
     apart[seen] -= quality.median_of_columns(apart[seen].T)[:, None]
     with np.errstate(invalid="ignore"):
         far = np.abs(apart) > FIELD_CLIP_SIGMA * np.maximum(steady.error_mag, ERROR_FLOOR_MAG)
-    return np.where(far, np.nan, zero_points)
+    always = np.isfinite(zero_points).any(axis=0) & (far | ~np.isfinite(zero_points)).all(axis=0)
+    return np.where(far & ~always, np.nan, zero_points)
 
 
 def _unmodelled_colour(stars: Sequence[domain.ApertureStar]) -> FloatArray:
@@ -301,6 +321,15 @@ def _ensemble_notes(night: Night, stars: Sequence[domain.ApertureStar]) -> list[
     return notes + [no_error_note("comp", star) for star in stars if known_error(star) is None]
 
 
+def _field_notes(n_field_stars: int) -> list[str]:
+    if not 0 < n_field_stars < FEW_FIELD_STARS:
+        return []
+    return [
+        f"only {n_field_stars} field stars: one that varies shakes the zero point, "
+        f"{FEW_FIELD_STARS} or more wanted"
+    ]
+
+
 def _agreement_notes(stars: Sequence[domain.ApertureStar], level: ChartLevel) -> list[str]:
     """Return a note for each comp off its catalogue magnitude or restless, and on their accord."""
     notes = []
@@ -325,9 +354,9 @@ def _agreement_notes(stars: Sequence[domain.ApertureStar], level: ChartLevel) ->
             f"comps {names} differ by {abs(level.leave_one_out_mag[0]):.3f} mag "
             f"({level.leave_one_out_sigma[0]:.1f} sigma): which of them is wrong cannot be told"
         )
-    if level.chi2_reduced > DISAGREEING_CHI2_REDUCED:
+    if level.disagreement > DISAGREEING:
         notes.append(
-            f"{len(stars)} comps disagree by more than their catalogue errors, reduced chi-square "
-            f"{level.chi2_reduced:.1f}: the zero-point error is enlarged"
+            f"{len(stars)} comps disagree by {level.disagreement:.1f} times their catalogue "
+            "errors: the zero-point error is enlarged by that"
         )
     return notes

@@ -13,6 +13,8 @@ from wombat_dagster.science import quality
 from wombat_dagster.science.chart_ensemble import Ensemble
 from wombat_dagster.science.colour_terms import Term
 from wombat_dagster.science.ensemble import ERROR_FLOOR_MAG, SCATTER_MIN_FRAMES
+from wombat_dagster.science.instrumental import MAG_PER_RELATIVE_ERROR
+from wombat_dagster.science.noise import relative_extra
 from wombat_dagster.science.series import (
     Night,
     catalogue_error,
@@ -45,6 +47,7 @@ class Check:
     offset_mag: float | None = None
     scatter_mag: float | None = None
     scatter_by_error: float | None = None  # by the median formal error; None over too few frames
+    error_factor: float = 1.0  # what the night's formal errors lack, T1's as well
     reference_mag: float | None = None  # what it was judged against; None: nothing to judge by
     allowed_mag: float | None = None  # by how much it may differ from that
     held_reason: str | None = None
@@ -71,7 +74,8 @@ def check_star(
             magnitude=nothing,
             random=nothing,
             instrumental=nothing,
-            notes=("nocheck", *_error_notes(table, None)),
+            error_factor=_error_factor(table, ensemble, None, nothing),
+            notes=("nocheck", *_error_notes(table, ensemble, None)),
         )
     star = table.stars[t2]
     own = night.stars.where((table.measured.flags & domain.Flag.SATURATED) == 0)
@@ -80,11 +84,9 @@ def check_star(
     judged = _judged(magnitude, rejected)
     scatter = quality.scatter(judged)
     telling = scatter if np.isfinite(judged).sum() >= SCATTER_MIN_FRAMES else None
-    random = term.random(np.hypot(formal, ensemble.random_mag))
-    scatter_by_error = _scatter_by_error(telling, formal)
-    if scatter_by_error is not None and not errors_known(table):
-        random = scatter_by_error * formal
-    random = np.where(np.isfinite(magnitude), floored(random), np.nan)
+    factor = _error_factor(table, ensemble, telling, formal)
+    random = random_error(table, formal, ensemble, term, factor)
+    random = np.where(np.isfinite(magnitude), random, np.nan)
     verdict = _judge(table.band, star, ensemble, judged, random, telling, earlier)
     return Check(
         name=star_name(star),
@@ -95,11 +97,12 @@ def check_star(
         instrumental=own.magnitude[:, t2],
         offset_mag=verdict.offset_mag,
         scatter_mag=scatter,
-        scatter_by_error=scatter_by_error,
+        scatter_by_error=_scatter_by_error(telling, formal),
+        error_factor=factor,
         reference_mag=verdict.reference_mag,
         allowed_mag=verdict.allowed_mag,
         held_reason="; ".join(verdict.reasons) or None,
-        notes=(*_error_notes(table, telling), *verdict.notes),
+        notes=(*_error_notes(table, ensemble, telling), *verdict.notes),
     )
 
 
@@ -140,11 +143,12 @@ def check_night(
 def agreeing(nights: Sequence[domain.CheckNight]) -> list[domain.CheckNight]:
     """Return the nights of one T2 that may judge another night, in their order.
 
-    Not those held for the scatter of T2, and of three or more not those off their median by more
-    than 3 sigma of the night or of what all of them scatter by, 0.05 mag at least. What a night was
+    Not those held for the scatter of T2, nor those beyond 0.5 mag of the catalogue: as many wrong
+    nights as one likes make no right one. Of three or more not those off their median by more than
+    3 sigma of the night or of what all of them scatter by, 0.05 mag at least. What a night was
     judged by when it was run does not matter, so the order of runs does not.
     """
-    steady = [one for one in nights if not one.held or _departed(one)]
+    steady = [one for one in nights if (not one.held or _departed(one)) and not _beyond_belief(one)]
     if len(steady) < EARLIER_MIN_NIGHTS:
         return steady
     values = np.array([one.magnitude_mag for one in steady])
@@ -163,6 +167,12 @@ def _departed(night: domain.CheckNight) -> bool:
     return abs(night.magnitude_mag - night.reference_mag) > night.allowed_mag
 
 
+def _beyond_belief(night: domain.CheckNight) -> bool:
+    if night.catalogue_mag is None:
+        return False
+    return abs(night.magnitude_mag - night.catalogue_mag) > HELD_OFFSET_NON_STANDARD_MAG
+
+
 def _judged(magnitude: FloatArray, rejected: Sequence[str]) -> FloatArray:
     """Return T2 where the sky was fair; everywhere, when that is nowhere."""
     fair = np.where(quality.under_fair_sky(rejected), magnitude, np.nan)
@@ -177,14 +187,62 @@ def _scatter_by_error(scatter_mag: float | None, formal: FloatArray) -> float | 
     return scatter_mag / float(np.median(known))
 
 
-def _error_notes(table: domain.PhotometryTable, scatter_mag: float | None) -> list[str]:
+def random_error(
+    table: domain.PhotometryTable,
+    formal: FloatArray,
+    ensemble: Ensemble,
+    term: Term,
+    error_factor: float,
+) -> FloatArray:
+    """Return the random error of a standardised star of formal errors `formal`, (n_frames,).
+
+    Its own and the zero point's. Formal errors that lack a factor get it; they lack scintillation
+    and flat as well, and where those are more, they are taken: a star much brighter than the comps
+    is not as quiet as its photons.
+    """
+    if errors_known(table):
+        return floored(term.random(np.hypot(formal, ensemble.random_mag)))
+    own = np.fmax(error_factor * formal, MAG_PER_RELATIVE_ERROR * relative_extra(table))
+    own = np.where(np.isfinite(formal), own, np.nan)
+    of_zero = ensemble.random_mag  # has the comps' factor in it
+    if ensemble.error_factor is None:
+        of_zero = error_factor * of_zero
+    return floored(term.random(np.hypot(own, of_zero)))
+
+
+def _error_factor(
+    table: domain.PhotometryTable,
+    ensemble: Ensemble,
+    scatter_mag: float | None,
+    formal: FloatArray,
+) -> float:
+    """Return what the formal errors lack: by the comps, else by T2 against the comp; else 1."""
+    if errors_known(table):
+        return 1.0
+    if ensemble.error_factor is not None:
+        return ensemble.error_factor
+    return _scatter_by_error(scatter_mag, np.hypot(formal, ensemble.random_mag)) or 1.0
+
+
+def _error_notes(
+    table: domain.PhotometryTable, ensemble: Ensemble, scatter_mag: float | None
+) -> list[str]:
     """Return what to note of random errors that are not those of the photons."""
     if errors_known(table):
         return []
     why = "gain unknown" if table.gain_e_adu is None else "bias not subtracted"
+    if ensemble.error_factor is not None:
+        stars = "comps and field stars" if ensemble.n_field_stars else "comps"
+        return [
+            f"{why}: random errors are {ensemble.error_factor:.2f} times the formal ones, "
+            f"from the scatter of {stars}"
+        ]
     if scatter_mag is None:
         return [f"{why} and no check star over 5 frames: errors are the formal ones"]
-    return [f"{why}: random errors from the check star's scatter, {scatter_mag:.4f} mag"]
+    return [
+        f"{why}: random errors from the check star's scatter, {scatter_mag:.4f} mag, against one "
+        "comp: whether it varies cannot be told"
+    ]
 
 
 # ----------------------------------------------------------------------------------- the verdict
@@ -228,6 +286,9 @@ def _judge(
     if n == 0:
         return _Verdict(notes=(f"nocheck: check star {star_name(star)} was measured on no frame",))
     median, error = float(np.median(judged[used])), float(np.median(random[used]))
+    if scatter_mag is not None:
+        # the median deviation of a few good frames may be large by luck: then their sd is not
+        scatter_mag = min(scatter_mag, float(np.std(judged[used], ddof=1)))
     steady = _judge_scatter(star, n, error, scatter_mag)
     offset = None if star.catalogue_mag is None else median - star.catalogue_mag
     notes = []

@@ -6,7 +6,7 @@ standard; ``Tv_bv`` is the slope of V - v against B - V. Two filters are `two_fi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -15,7 +15,7 @@ import numpy as np
 from wombat_dagster import domain
 from wombat_dagster.domain import BoolArray, FloatArray
 from wombat_dagster.science import quality
-from wombat_dagster.science.ensemble import HUBER_K, HUBER_ROUNDS
+from wombat_dagster.science.ensemble import HUBER_K, HUBER_ROUNDS, disagreement
 from wombat_dagster.science.extinction import second_order_extinction
 
 UNKNOWN_COLOUR_ERROR_MAG: Final = 0.1
@@ -230,10 +230,21 @@ def fit_colour_term_huber(
 def fit_colour_term_clipped(
     zero_points: FloatArray, errors: FloatArray, colours: FloatArray
 ) -> ColourFit:
-    """Return the line without the stars to which Huber gives less than half weight (DOMAIN 6e)."""
+    """Return the line without the stars to which Huber gives less than half weight (DOMAIN 6e).
+
+    The coefficient's error is enlarged where the stars scatter about the line by more than their
+    errors: by √χ²_red of those kept, or by what `ensemble.disagreement` finds of all.
+    """
     huber = fit_colour_term_huber(zero_points, errors, colours)
     kept = np.asarray(huber.weights) >= HUBER_DROP_WEIGHT
-    return fit_colour_term(zero_points, errors, colours, weights=kept.astype(float))
+    fit = fit_colour_term(zero_points, errors, colours, weights=kept.astype(float))
+    residual = zero_points - fit.zero_point - fit.coefficient * (colours - fit.mean_colour)
+    excess = disagreement(residual, errors, kept.astype(float), ~kept)
+    if kept.sum() > 2:
+        excess = max(
+            excess, float(np.sqrt(np.sum((residual / errors)[kept] ** 2) / (kept.sum() - 2)))
+        )
+    return replace(fit, coefficient_error=fit.coefficient_error * excess)
 
 
 def may_free_colour_term(colours: FloatArray) -> bool:

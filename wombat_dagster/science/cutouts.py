@@ -18,20 +18,15 @@ from wombat_dagster.science import astrometry
 MASK_UNUSABLE = MaskBit.BAD | MaskBit.EDGE
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 STARS_PER_BLOCK = 256  # fewer cost calls, more cost memory
-STARS_PER_READING = 32  # annuli that fit the processor's own memory
 
 SKY_CLIP_SIGMA = 2.0
 SKY_STOP_ADU = 1e-4  # 0.1 would shift the mean by up to 1.2 ADU
 SKY_MAX_PASSES = 100
-# How sorted sky pixels are summed: ready-made to every so many-th, the rest one by one.
-SKY_PIECE = 64
-IN_FRONT = np.tri(SKY_PIECE, k=-1)  # 1 in front of the row's number
-BEYOND = 1e39  # no float32 reaches it; its square is a number
 
 
-def blocks(n_stars: int, size: int = STARS_PER_BLOCK) -> Iterator[slice]:
+def blocks(n_stars: int) -> Iterator[slice]:
     """Return the slices in which to take many stars, so that memory does not grow with them."""
-    return (slice(i, i + size) for i in range(0, n_stars, size))
+    return (slice(i, i + STARS_PER_BLOCK) for i in range(0, n_stars, STARS_PER_BLOCK))
 
 
 # -------------------------------------------------------------------------------- cut-outs
@@ -223,22 +218,19 @@ class Annulus:
             chosen[~sure_chosen],
             np.concatenate((chosen[~sure_chosen], chosen[sure_chosen])),
         )
-        as_is = image.dtype.kind == "f" and image.dtype.isnative
-        kind = image.dtype if as_is else np.dtype(float)
-        values: FloatArray = np.empty((x.size, chosen.size), kind)
-        for stars in blocks(x.size, STARS_PER_READING):
-            some = x[stars], y[stars], half
-            read = _read(image, *some).reshape(len(some[0]), -1).astype(kind, copy=False)
-            np.take(read, chosen, axis=1, out=values[stars], mode="clip")
-            read_bits = _read(bits, *some).reshape(len(some[0]), -1)
-            masked = np.flatnonzero(read_bits.any(axis=1))
-            star, pixel = np.nonzero(read_bits[masked][:, chosen])
-            values[stars.start + masked[star], pixel] = np.nan
+        # take, not an index: its answer lies in memory star by star
+        values = np.take(_read(image, x, y, half).reshape(x.size, -1), chosen, axis=1)
+        if not np.issubdtype(values.dtype, np.floating) or not values.dtype.isnative:
+            values = values.astype(float)
         columns = np.rint(x)[:, None] + steps[rim % steps.size]
         rows = np.rint(y)[:, None] + steps[rim // steps.size]
         square = (columns - x[:, None]) ** 2 + (rows - y[:, None]) ** 2
         outside = (square < self.inner_px**2) | (square > self.outer_px**2)
         values[:, : rim.size][outside] = np.nan
+        cut_bits = _read(bits, x, y, half).reshape(x.size, -1)
+        masked = np.flatnonzero(cut_bits.any(axis=1))
+        if masked.size:
+            values[masked] = np.where(cut_bits[masked][:, chosen] == 0, values[masked], np.nan)
         off_frame = np.flatnonzero(~whole(x, y, image.shape, half + 0.5))
         if off_frame.size:
             _, _, off = _places(image.shape, x[off_frame], y[off_frame], half)
@@ -269,43 +261,38 @@ def clipped_sky(
     Notes
     -----
     Sorted once, the kept pixels are a slice of what lies in memory: a pass costs two bisections and
-    the sums in front of two places.
+    two sums.
     """
-    n_stars, width = values_adu.shape
-    number: NDArray[np.intp] = np.zeros(n_stars, np.intp)
-    means: FloatArray = np.full(n_stars, np.nan)
+    ordered = np.sort(values_adu, axis=1)  # NaN last
+    n_stars, width = ordered.shape
+    number = np.count_nonzero(~np.isnan(ordered), axis=1).astype(np.intp)
+    means = np.full(n_stars, np.nan)
     if width == 0:
         return means, number
-    # about the median, which keeps the sums of squares precise; rows end in at least one BEYOND
-    zero = np.empty(n_stars)
-    stride = SKY_PIECE * (width // SKY_PIECE + 1)
-    centred = np.full((n_stars, stride), BEYOND)
-    running = np.empty((2, n_stars, stride // SKY_PIECE))
-    for rows in blocks(n_stars, STARS_PER_READING):
-        ordered = np.sort(values_adu[rows], axis=1)  # NaN last
-        number[rows] = np.count_nonzero(~np.isnan(ordered), axis=1)
-        middle = np.minimum(number[rows] // 2, width - 1)
-        zero[rows] = ordered[np.arange(len(ordered)), middle]
-        np.subtract(ordered, zero[rows, None], out=centred[rows, :width])
-        np.fmin(centred[rows], BEYOND, out=centred[rows])
-        running[:, rows] = _running_sums(centred[rows].reshape(len(ordered), -1, SKY_PIECE))
-    flat, running = centred.ravel(), running.reshape(2, -1)
-    first = stride * np.arange(n_stars)
+    # about the median, which keeps the sums of squares precise; one more for the end of the last
+    zero = ordered[np.arange(n_stars), np.minimum(number // 2, width - 1)].astype(float)
+    flat = np.empty(ordered.size + 1)
+    flat[-1] = 0.0
+    centred = flat[:-1].reshape(ordered.shape)
+    np.subtract(ordered, zero[:, None], out=centred)
+    squares = np.square(flat)
+    first = width * np.arange(n_stars)
     last = first + number
     busy = np.flatnonzero(number)
     means[busy] = np.inf
     for _ in range(SKY_MAX_PASSES):
-        low, high = _sums_before(flat, running, np.stack((first[busy], last[busy]))).swapaxes(0, 1)
+        slices = np.stack((first[busy], last[busy]), axis=1).ravel()
         n = last[busy] - first[busy]
-        mean, mean_square = (high - low) / n
+        mean = np.add.reduceat(flat, slices)[::2] / n
         going = ~(np.abs(mean - means[busy]) < stop_adu)
         means[busy] = mean
         if not going.any():
             break
-        busy, mean, mean_square = busy[going], mean[going], mean_square[going]
-        reach = SKY_CLIP_SIGMA * np.sqrt(np.maximum(mean_square - mean**2, 0.0))
+        variance = np.add.reduceat(squares, slices)[::2][going] / n[going] - mean[going] ** 2
+        mean, busy = mean[going], busy[going]
+        reach = SKY_CLIP_SIGMA * np.sqrt(np.maximum(variance, 0.0))
         limits = np.concatenate((mean - reach, np.nextafter(mean + reach, np.inf)))
-        start = np.tile(stride * busy, 2)
+        start = np.tile(width * busy, 2)
         new_first, new_last = (start + _counts_below(flat, start, width, limits)).reshape(2, -1)
         kept = new_first < new_last  # not so: sigma 0 and a mean off by rounding
         busy = busy[kept]
@@ -313,34 +300,6 @@ def clipped_sky(
         if not busy.size:
             break
     return zero + means, last - first
-
-
-def _running_sums(pieces: FloatArray) -> FloatArray:
-    """Return what `_sums_before` adds up in the other pieces, of sums and of squares: (2, n, m).
-
-    `pieces`: (n, m, SKY_PIECE), every row in order. The positive numbers in front of each piece,
-    less the negative ones behind it.
-    """
-    positive = np.maximum(pieces, 0.0)
-    negative = np.minimum(pieces, 0.0)
-    front = np.stack((positive.sum(axis=2), np.vecdot(positive, positive)))
-    behind = np.stack((negative.sum(axis=2), np.vecdot(negative, negative)))
-    running = np.zeros_like(front)
-    np.cumsum(front[..., :-1], axis=2, out=running[..., 1:])
-    running[..., :-1] -= np.cumsum(behind[..., :0:-1], axis=2)[..., ::-1]
-    return running
-
-
-def _sums_before(flat: FloatArray, running: FloatArray, ends: NDArray[np.intp]) -> FloatArray:
-    """Return two sums at the ends, (2, *ends.shape), of the numbers and of their squares.
-
-    They are those of the positive numbers in front, less those of the negative ones behind: two of
-    them differ by the sum in between, and a wild number far out takes none of its digits.
-    """
-    piece, rest = np.divmod(ends, SKY_PIECE)
-    numbers = flat.reshape(-1, SKY_PIECE)[piece]
-    counted = numbers * (IN_FRONT[rest] - (numbers < 0.0))
-    return running[:, piece] + (counted.sum(axis=-1), np.vecdot(counted, numbers))
 
 
 def _counts_below(

@@ -18,9 +18,8 @@ from wombat_dagster import domain
 from wombat_dagster.domain import BoolArray, Flag, FloatArray, MaskBit
 from wombat_dagster.science import astrometry
 from wombat_dagster.science.centroids import Centroid, centroids
-from wombat_dagster.science.cutouts import FWHM_PER_SIGMA as FWHM_PER_SIGMA
-from wombat_dagster.science.cutouts import MASK_UNUSABLE as MASK_UNUSABLE
 from wombat_dagster.science.cutouts import (
+    FWHM_PER_SIGMA,
     Annulus,
     Cutouts,
     blocks,
@@ -40,6 +39,7 @@ LOW_SNR = 3.0
 # that falls; the core of a trailed star may be flat.
 PROFILE_FLOORS = (0.25, 0.15, 0.1, 0.05)
 MIN_PROFILE_PX = 4
+MAX_FWHM_RADII = 4.0  # of the aperture: a profile flatter than that is no star's
 MEND_SIGMAS = 1.0  # of its error: a star with more light in bad pixels is mended with more care
 # Stars whose shape mends the cores of others.
 SHAPE_MIN_STARS = 3
@@ -145,7 +145,8 @@ def measure_stars(
     towards +y; Roundness = 1 − ((m_xx − m_yy)² + 4 m_xy²) / (m_xx + m_yy)², 1 when round (this form
     reproduces AstroImageJ's columns on real tables). FWHM is that of the Gaussian which the radial
     profile follows above a quarter of its peak, or less where fewer than four pixels are or the
-    core is flat (ln I against r², weights I²; Guo 2011, IEEE Signal Process. Mag. 28, 134).
+    core is flat (ln I against r², weights I²; Guo 2011, IEEE Signal Process. Mag. 28, 134); NaN
+    where that is wider than twice the aperture, which then says nothing of a star.
     """
     frame = _Frame(
         image=image,
@@ -474,6 +475,7 @@ def _measure_block(
     with np.errstate(divide="ignore", invalid="ignore"):
         moments = _moments(cut, light.weights * excess)
         fwhm = _profile_fwhm(cut, excess, good)
+        fwhm = np.where(fwhm <= MAX_FWHM_RADII * radius_px, fwhm, np.nan)
     n_source = np.full(x.size, math.pi * radius_px**2)
     columns = {
         "source_sky_adu": light.source_sky_adu,

@@ -188,6 +188,20 @@ def propose_rejections(
     )
 
 
+def linearity_notes(table: domain.PhotometryTable) -> list[str]:
+    """Return a note when T1 is above the linearity limit: a person decides what that is worth."""
+    t1 = table.star_index("T1")
+    if t1 is None:
+        return []
+    n = int(((table.measured.flags[:, t1] & domain.Flag.NON_LINEAR) != 0).sum())
+    if not n:
+        return []
+    return [
+        f"T1 is above the linearity limit of {table.linearity_adu:.0f} ADU on {n} of "
+        f"{len(table.labels)} frames"
+    ]
+
+
 def under_fair_sky(rejected: Sequence[str]) -> BoolArray:
     """Return the frames fit to judge other stars by: neither low nor clouded.
 

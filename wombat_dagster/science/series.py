@@ -18,6 +18,8 @@ from wombat_dagster.science.noise import relative_extra
 UNKNOWN_CATALOGUE_ERROR_MAG: Final = 0.05  # of a chart star whose error the catalogue leaves out
 FIELD_MIN_SNR: Final = 10.0  # a logarithm of less is biased
 UNFIT: Final = domain.Flag.UNMEASURED | domain.Flag.SATURATED
+BLENDED_PART: Final = 0.2  # of the frames; a comp blended on more is left out
+BLENDED_MIN_OTHERS: Final = 3
 UNCLEAN: Final = domain.Flag.BAD_PIXEL | domain.Flag.NEAR_EDGE
 
 
@@ -84,9 +86,10 @@ class Series:
 class Night:
     """A measurement table with its series; saturated stars are still in `stars`.
 
-    `listed` are the comps with a catalogue magnitude, `seen` those that count on some frame,
-    `usable` where each star of the table counts as one, shape (n_frames, n_stars). `field`, shape
-    (n_frames, n_field_stars): None where chart comps alone carry the zero point.
+    `listed` are the comps with a catalogue magnitude but those often blended, `seen` those that
+    count on some frame, `usable` where each star of the table counts as one, shape (n_frames,
+    n_stars). `field`, shape (n_frames, n_field_stars): None where chart comps alone carry the zero
+    point.
     """
 
     table: domain.PhotometryTable
@@ -120,6 +123,8 @@ def night_of(
         raise domain.NoStandard(
             f"no comp of {len(table.ensemble)} has a catalogue magnitude in {table.comp_band}"
         )
+    listed, blended_notes = _without_blended(table, listed)
+    notes += blended_notes
     usable = np.zeros(stars.magnitude.shape, dtype=bool)
     usable[:, listed] = _usable_comps(table, stars, listed)
     seen = [i for i in listed if usable[:, i].any()]
@@ -212,6 +217,22 @@ def _extinction_shift(
         ra_deg=ra_deg,
         dec_deg=dec_deg,
     )
+
+
+def _without_blended(
+    table: domain.PhotometryTable, indices: list[int]
+) -> tuple[list[int], list[str]]:
+    """Return the comps without those blended on many frames, if 3 others remain; what to note."""
+    blended = (table.measured.flags & domain.Flag.BLENDED) != 0
+    often = [i for i in indices if blended[:, i].mean() > BLENDED_PART]
+    left_out = len(indices) - len(often) >= BLENDED_MIN_OTHERS
+    what = "left out" if left_out else f"kept, without {BLENDED_MIN_OTHERS} others"
+    notes = [
+        f"comp {star_name(table.stars[i])} is blended on {int(blended[:, i].sum())} of "
+        f"{len(blended)} frames: {what}"
+        for i in often
+    ]
+    return [i for i in indices if not (left_out and i in often)], notes
 
 
 def _usable_comps(table: domain.PhotometryTable, series: Series, indices: list[int]) -> BoolArray:

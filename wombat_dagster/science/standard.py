@@ -15,7 +15,7 @@ from wombat_dagster import domain
 from wombat_dagster.domain import BoolArray, FloatArray
 from wombat_dagster.science import quality
 from wombat_dagster.science.chart_ensemble import Ensemble, chart_zero_points, ensemble_of
-from wombat_dagster.science.check_star import Check, check_star, floored
+from wombat_dagster.science.check_star import Check, check_star, floored, random_error
 from wombat_dagster.science.colour_terms import (
     COLOUR_FIT_MIN_COMPS,
     COLOUR_FIT_MIN_RANGE_MAG,
@@ -35,7 +35,7 @@ from wombat_dagster.science.instrumental import (
     instrumental_magnitude,
     limiting_source,
 )
-from wombat_dagster.science.series import Night, errors_known, night_of, star_name
+from wombat_dagster.science.series import Night, night_of, star_name
 from wombat_dagster.science.two_filter_night import MeasuredColour, measure_colour
 
 
@@ -104,12 +104,14 @@ def standardise(
     - The errors of T and of the variable's colour are the same on every frame: they are in
       `zp_err_mag`, not in the random error. T2's colour is the catalogue's: it has no such part.
     - Two filters: see `two_filter_night`.
-    - Gain unknown, or a pedestal in the sky that counts as photons: the formal errors mean nothing,
-      T2's scatter scaled to each frame's formal error replaces them, for SNR 3 as well.
+    - Gain unknown, or a pedestal in the sky that counts as photons: formal errors are taken to be
+      right but for a factor, which the comps' scatter gives, T2's where there is but one comp; for
+      SNR 3 as well.
     - T2's scatter is used, here, in MERR and to hold the night, from 5 frames on.
     """
     with_field = ensemble == "field"
     night = night_of(table, with_field=with_field, extinction=extinction)
+    transformation, fit_notes = _confirmed(table, transformation, siblings)
     measured, failures = measure_colour(
         night,
         siblings,
@@ -122,9 +124,9 @@ def standardise(
     by_colour = (
         measured.comps if measured else _supplied_colours(table, transformation, extinction_colour)
     )
-    fit_notes: list[str] = []
     if by_colour is None and colour_fit:
-        by_colour, fit_notes = _fitted_colours(night, transformation, extinction_colour)
+        by_colour, why_not = _fitted_colours(night, transformation, extinction_colour)
+        fit_notes += why_not
         transformation = _fitted_transformation(transformation, by_colour)
     comps = ensemble_of(night, by_colour)
     terms = measured.terms if measured else _supplied_terms(table, comps, transformation, by_colour)
@@ -138,7 +140,7 @@ def standardise(
     check = check_star(night, comps, terms.t2, rejected, earlier)
     t1 = table.star_index("T1")
     assert t1 is not None  # night_of wants it
-    snr = LIMIT_SNR if errors_known(table) else LIMIT_SNR * (check.scatter_by_error or 1.0)
+    snr = LIMIT_SNR * check.error_factor
     limited, t1_mag = _target_magnitude(night, t1, comps, terms.t1, snr)
     random, quoted = _target_errors(table, night.stars.error[:, t1], comps, terms.t1, check)
     without_error = limited | ~np.isfinite(t1_mag)
@@ -191,6 +193,7 @@ def standardise(
                     *comps.notes,
                     *terms.notes,
                     *check.notes,
+                    *quality.linearity_notes(table),
                 )
             )
         ),
@@ -212,6 +215,21 @@ def _method(comps: Ensemble, measured: MeasuredColour | None, *, fitted: bool) -
     if len(comps.stars) == 1 and not comps.n_field_stars:
         return "single"
     return "ensemble" if comps.mean_colour is None else "ensemble+colour"
+
+
+def _confirmed(
+    table: domain.PhotometryTable,
+    transformation: domain.Transformation,
+    siblings: Sequence[domain.PhotometryTable],
+) -> tuple[domain.Transformation, list[str]]:
+    """Return the colour term, without its coefficient where the band is a guess; what to note."""
+    if table.band_confirmed or (transformation.coefficient is None and not siblings):
+        return transformation, []
+    why = f"filter {table.filter!r} taken for {table.band} is not confirmed"
+    without = replace(
+        transformation, coefficient=None, coefficient_error=None, source=f"none: {why}"
+    )
+    return without, [f"not transformed: {why}: say it in [instrument.filters]"]
 
 
 # ------------------------------------------------------------- one filter with a colour supplied
@@ -311,6 +329,9 @@ def _supplied_terms(
     check_colour = None if t2 is None else table.stars[t2].colour
     check_term: FloatArray = np.zeros(n_frames)
     notes = by_airmass_notes(by_colour.by_airmass, table, by_colour.index)
+    if transformation.coefficient_error is None:
+        name = transformation.coefficient_name or "the coefficient"
+        notes.append(f"error of {name} not known: left out of the zero-point error")
     if check_colour is not None:
         check_term = by_colour.on_frames * (check_colour - comps.mean_colour)
     elif t2 is not None:
@@ -358,10 +379,7 @@ def _target_errors(
     check: Check,
 ) -> tuple[FloatArray, FloatArray]:
     """Return T1's random error and what a report quotes, shape (n_frames,) (DOMAIN 6b)."""
-    random = floored(term.random(np.hypot(formal, comps.random_mag)))
+    random = random_error(table, formal, comps, term, check.error_factor)
     if check.scatter_by_error is None:
         return random, random
-    scaled = check.scatter_by_error * formal
-    if not errors_known(table):
-        random = floored(scaled)
-    return random, np.fmax(random, scaled)
+    return random, np.fmax(random, check.scatter_by_error * formal)

@@ -4,19 +4,20 @@ Notation (DOMAIN section 6): lower case instrumental, upper case standard magnit
 the slope of X - x against Y - Z; ``Txy`` is 1 / the slope of x - y against X - Y. Mean magnitudes
 of the stars of one field and night come in, made of many frames by `night_means`. First-order
 extinction is the same for all of them and goes into the zero point; second-order extinction, a
-colour term that grows with the airmass, is part of the slope that is found.
+colour term that grows with the airmass, is part of the slope unless it is known and taken out.
 """
 
 import datetime as dt
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wombat_dagster.domain import BoolArray, Coefficient, FloatArray
+from wombat_dagster.science.colour_terms import SINGLE_FILTER_COEFFICIENT
 
 CATALOGUE_BAND: Final[Mapping[str, str]] = {"U": "U", "B": "B", "V": "V", "R": "Rc", "I": "Ic"}
 """Bands of catalogues by the AAVSO's codes."""
@@ -334,7 +335,9 @@ class StandardStars:
     """What was measured of standard stars, and what the catalogue says; arrays of shape (n,).
 
     By AAVSO code (U, B, V, R, I): mean instrumental magnitudes of the night and the catalogue's,
-    each with its 1-sigma error. NaN where a star has none in a band.
+    each with its 1-sigma error. NaN where a star has none in a band. `colour_extinction` is k2 X by
+    band, magnitudes per magnitude of the colour that transforms the band alone, of the air that the
+    instrumental magnitudes were measured through; a band without it keeps its air.
     """
 
     names: tuple[str, ...]
@@ -342,6 +345,7 @@ class StandardStars:
     instrumental_error_mag: Mapping[str, FloatArray]
     catalogue_mag: Mapping[str, FloatArray]
     catalogue_error_mag: Mapping[str, FloatArray]
+    colour_extinction: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,6 +366,7 @@ class CoefficientFit:
     ordinate: FloatArray
     error_mag: FloatArray
     line: Line
+    outside_atmosphere: bool = False  # second-order extinction was taken out
 
     @property
     def n_stars(self) -> int:
@@ -409,7 +414,8 @@ def fit_coefficient(stars: StandardStars, name: str) -> CoefficientFit | str:
     Notes
     -----
     Errors in the colour are shared with those of the ordinate: in V - v against B - V the
-    catalogue's error of V moves a star down and to the left at once. `fit_line` is told so.
+    catalogue's error of V moves a star down and to the left at once. `fit_line` is told so, and
+    also where second-order extinction is taken out by that colour: m - k2 X (colour), DOMAIN 6g.
     """
     band, _, pair = name[1:].rpartition("_")
     blue, red = pair[0].upper(), pair[1].upper()
@@ -439,8 +445,13 @@ def fit_coefficient(stars: StandardStars, name: str) -> CoefficientFit | str:
         [sign * in_colour.get(one, 0) * variance_of[one] for one, sign in catalogued.items()],
         start=np.zeros(len(stars.names)),
     )
-    whole = np.flatnonzero(np.isfinite(colour + ordinate + x_variance + y_variance))
     words = f"{blue}-{red}"
+    out = [one for one in thins_with_airmass(name) if one in stars.colour_extinction]
+    air = -sum(measured[one] * stars.colour_extinction[one] for one in out)
+    ordinate = ordinate + air * colour
+    y_variance = y_variance + air * (2 * covariance + air * x_variance)
+    covariance = covariance + air * x_variance
+    whole = np.flatnonzero(np.isfinite(colour + ordinate + x_variance + y_variance))
     if len(whole) < MIN_STARS:
         return f"{len(whole)} stars with {words}, at least {MIN_STARS} wanted"
     refusal = _too_narrow(colour[whole], words)
@@ -465,7 +476,8 @@ def fit_coefficient(stars: StandardStars, name: str) -> CoefficientFit | str:
         name=name,
         value=value,
         error=error,
-        ordinate_words=f"{band.upper()} - {band}" if band else f"{pair[0]} - {pair[1]}",
+        ordinate_words=(f"{band.upper()} - {band}" if band else f"{pair[0]} - {pair[1]}")
+        + (" outside the atmosphere" if out else ""),
         colour_words=f"{blue} - {red}",
         stars=tuple(int(one) for one in whole),
         colour=x,
@@ -474,6 +486,21 @@ def fit_coefficient(stars: StandardStars, name: str) -> CoefficientFit | str:
             y_variance[whole] + slope**2 * x_variance[whole] - 2 * slope * covariance[whole]
         ),
         line=line,
+        outside_atmosphere=bool(out),
+    )
+
+
+def thins_with_airmass(name: str) -> tuple[str, ...]:
+    """Return the bands of a coefficient whose second-order extinction is by the same colour.
+
+    Those of which `colour_terms.by_airmass` adds k2 X to it: B and V of ``Tbv``, none of ``Tv_vi``.
+    """
+    band, _, pair = name[1:].upper().rpartition("_")
+    index = f"{pair[0]}-{pair[1]}"
+    return tuple(
+        one
+        for one in (band or pair)
+        if one in SINGLE_FILTER_COEFFICIENT and SINGLE_FILTER_COEFFICIENT[one][1] == index
     )
 
 
@@ -493,8 +520,8 @@ def _too_narrow(colour: FloatArray, words: str) -> str | None:
 def pool(fits: Sequence[Coefficient]) -> Coefficient:
     """Return the weighted mean of the fits of one coefficient, camera and instrument epoch.
 
-    Nights on the same field (`Coefficient.source`) share the catalogue's errors: their mean is no
-    more certain than the best of them. Means of several fields are. Where fits scatter by more than
+    Nights on the same field (`field_of`) share the catalogue's errors: their mean is no more
+    certain than the best of them. Means of several fields are. Where fits scatter by more than
     their errors, the mean's error is by that scatter (Birge's ratio). Nothing is left out; `drift`
     says what is odd. Fits without an error count only where none has one.
 
@@ -506,7 +533,7 @@ def pool(fits: Sequence[Coefficient]) -> Coefficient:
     if not fits or len({one.name for one in fits}) > 1:
         raise ValueError(f"{len(fits)} fits of {sorted({one.name for one in fits})} to be pooled")
     used, value, error = _in_time_order([one for one in fits if one.error] or fits)
-    fields = np.array([one.source for one in used])
+    fields = np.array([field_of(one) for one in used])
     mean, mean_error = _mean_of_fields(value, error, fields)
     newest = used[-1]
     return Coefficient(
@@ -520,7 +547,13 @@ def pool(fits: Sequence[Coefficient]) -> Coefficient:
         r_squared=newest.r_squared if len(used) == 1 else None,
         date=newest.date if len(used) == 1 else None,
         n_nights=len({one.date for one in used}),
+        outside_atmosphere=newest.outside_atmosphere,
     )
+
+
+def field_of(fit: Coefficient) -> str:
+    """Return what the field of a fit goes by: ``SA 98``, ``sa_98`` and ``SA98`` are one."""
+    return "".join(fit.source.casefold().replace("_", " ").split())
 
 
 def drift(fits: Sequence[Coefficient]) -> tuple[str, ...]:
@@ -549,8 +582,8 @@ def _mean_of_fields(
 ) -> tuple[float, float]:
     """Return the mean of the fields' means, each no better than its best night."""
     means = []
-    for field in dict.fromkeys(fields.tolist()):
-        ours = fields == field
+    for name in dict.fromkeys(fields.tolist()):
+        ours = fields == name
         mean, mean_error = _weighted_mean(value[ours], error[ours])
         means.append((mean, max(mean_error, float(error[ours].min()))))
     values, errors = np.array(means).T
@@ -582,10 +615,10 @@ def _odd_nights(
     others what they scatter is the error, though it be less than what each quotes.
     """
     words: dict[int, str] = {}
-    fields = np.array([one.source for one in used])
+    fields = np.array([field_of(one) for one in used])
     for index, one in enumerate(used):
         others = np.arange(len(used)) != index
-        alike = others & (fields == one.source)
+        alike = others & (fields == field_of(one))
         is_own = bool(alike.sum() >= MIN_NIGHTS_OF_SCATTER)
         if is_own:
             others = alike
@@ -615,7 +648,7 @@ def _trend(used: Sequence[Coefficient], value: FloatArray, error: FloatArray) ->
         return ()
     years = (days - days.mean()) / DAYS_PER_YEAR
     nothing = np.zeros(len(years))
-    one_field = len({one.source for one in used}) == 1 and len(used) > MIN_NIGHTS_OF_SCATTER
+    one_field = len({field_of(one) for one in used}) == 1 and len(used) > MIN_NIGHTS_OF_SCATTER
     # On one field what the nights scatter about the line is the error, as in `_odd_nights`.
     variance = (error[dated] * (ALMOST_NOTHING if one_field else 1.0)) ** 2
     line = fit_line(years, value[dated], nothing, variance, nothing)

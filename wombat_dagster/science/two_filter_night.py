@@ -11,6 +11,9 @@ Where DOMAIN is silent:
 - A frame farther than 0.1 d from either filter's frames keeps the nearest colour, with 0.1 mag as
   its error, and is proposed to be rejected (``nocolour``): neither a hole nor a step. When that is
   more than half of them, two filters are not used.
+- Filters in blocks one after the other: what T1 changes by in between, by the slope of its curves,
+  is in the error of its colour; above 0.1 mag two filters are not used.
+- A filter whose band is a guess (`band_confirmed`) transforms nothing.
 - Second-order extinction goes with each coefficient of the pair, at the airmass of the frame to
   transform: the colour of the other filter is interpolated to its time.
 - T2 is transformed by its own measured colour, so that it checks both filters; where that was not
@@ -46,6 +49,7 @@ from wombat_dagster.science.series import (
     star_name,
 )
 from wombat_dagster.science.two_filters import (
+    MAX_DRIFT_MAG,
     MAX_GAP_D,
     ColourCurve,
     FilterPair,
@@ -73,6 +77,7 @@ class _FilterNight:
 
     night: Night
     zero: NightZeroPoint
+    error_factor: float  # what formal errors of an unknown scale lack
     rejected: tuple[str, ...]
 
     @property
@@ -85,7 +90,8 @@ class _FilterNight:
         if t1 is None:
             raise domain.NoStandard(f"no T1 through filter {self.table.filter}")
         measured = self.table.measured
-        bright = measured.source_sky_adu[:, t1] >= LIMIT_SNR * measured.source_error_adu[:, t1]
+        error_adu = self.error_factor * measured.source_error_adu[:, t1]
+        bright = measured.source_sky_adu[:, t1] >= LIMIT_SNR * error_adu
         return self._curve(t1, bright & np.array([not words for words in self.rejected]))
 
     def check_curve(self, name: str) -> MagnitudeCurve | None:
@@ -106,7 +112,7 @@ class _FilterNight:
         return MagnitudeCurve.of(
             self.table.times.jd_utc,
             self.night.stars.magnitude[:, star] + self.zero.zero_point_mag,
-            np.hypot(self.night.stars.error[:, star], self.zero.random_mag),
+            np.hypot(self.error_factor * self.night.stars.error[:, star], self.zero.random_mag),
             fit,
         )
 
@@ -171,10 +177,14 @@ def measure_colour(
     for sibling in siblings:
         if sibling.target != table.target:
             raise ValueError(f"sibling of {table.target} is of another target, {sibling.target}")
+    if not table.band_confirmed:
+        return None, ()
     tables = _by_band(table, siblings)
     failures: list[str] = []
     for pair in choose_pairs(table.band, tables, coefficients, errors):
         try:
+            for band in (pair.blue, pair.red):
+                refuse_unconfirmed(tables[band])
             blue, red = (
                 night
                 if tables[band] is table
@@ -187,6 +197,15 @@ def measure_colour(
         except domain.NoStandard as reason:
             failures.append(f"no {pair.index} from two filters: {reason}")
     return None, tuple(failures)
+
+
+def refuse_unconfirmed(table: domain.PhotometryTable) -> None:
+    """Raise NoStandard for a filter whose band nobody has confirmed: its colour is anything."""
+    if not table.band_confirmed:
+        raise domain.NoStandard(
+            f"filter {table.filter!r} taken for {table.band} is not confirmed: say it in "
+            "[instrument.filters]"
+        )
 
 
 def _by_band(
@@ -263,7 +282,9 @@ def _filter_night(
         comp_deviation_mag=zero.deviation_mag[:, :n],
         comp_error_mag=zero.error_mag[:, :n],
     )
-    return _FilterNight(night=night, zero=zero, rejected=rejected)
+    return _FilterNight(
+        night=night, zero=zero, error_factor=level.error_factor or 1.0, rejected=rejected
+    )
 
 
 def _colour_of(night: _PairNight) -> MeasuredColour:
@@ -279,6 +300,11 @@ def _colour_of(night: _PairNight) -> MeasuredColour:
         raise domain.NoStandard(
             f"{n_near} of {n_frames} frames have both filters within {MAX_GAP_D:g} d, "
             "at least half wanted"
+        )
+    if colour.drift_mag > MAX_DRIFT_MAG:
+        raise domain.NoStandard(
+            f"T1 changes by {colour.drift_mag:.2f} mag between the frames of {pair.blue} and "
+            f"those of {pair.red}, at most {MAX_DRIFT_MAG:g} wanted"
         )
     t1_colour = (night.difference(colour) + night.mean_colour)[colour.near]
     t2, check_notes = _check_term(night)
@@ -371,11 +397,6 @@ def _two_filter_notes(night: _PairNight, t1_colour: FloatArray, n_frames: int) -
             f"{n_frames - len(t1_colour)} of {n_frames} frames without {night.pair.index} "
             f"within {MAX_GAP_D:g} d: nearest one taken, proposed to be rejected"
         )
-    notes += [
-        f"filter {one.filter} taken for {one.band}, which is not confirmed"
-        for one in night.others
-        if not one.band_confirmed
-    ]
     unknown = [one.name for one in night.pair.coefficients if one.error is None]
     if unknown:
         notes.append(f"error of {', '.join(unknown)} not known: left out of the zero-point error")

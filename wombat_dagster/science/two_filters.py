@@ -22,6 +22,10 @@ COLOURS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 }
 
 MAX_GAP_D: Final = 0.1  # a colour older than this is not the frame's
+MAX_DRIFT_MAG: Final = 0.1  # that a star may change by between the filters of its colour
+DRIFT_SIGMA: Final = 3.0  # a slope of less is noise
+HELD_COLOUR_ERROR_MAG: Final = 0.1  # at most: a colour that nobody measured has no more
+COLOUR_PART: Final = 0.3  # of a change in magnitude: a pulsating star's B moves 1.3 times its V
 DIVISOR_LIMITS: Final = (0.5, 2.0)  # of 1 - Ty + Tz: real coefficients are a few hundredths
 
 
@@ -151,7 +155,9 @@ class ColourCurve:
     stands. `error` is the 1-sigma noise. `own_weight` says how much of the frame's own magnitude is
     in its colour (1 in a B-V at a B frame, -1 at a V frame, 0 where only other frames are),
     `other_error` is the noise of the rest. `constant`: one colour for the whole night, whose noise
-    is all in `other_error`.
+    is all in `other_error`. Both hold what the star's slope says of a colour that is held.
+    `drift_mag` is by how much the star changed between the last frame of one filter and the first
+    of the other, where the filters have no time in common; 0 where they have.
     """
 
     colour: FloatArray
@@ -160,6 +166,7 @@ class ColourCurve:
     own_weight: FloatArray
     other_error: FloatArray
     constant: bool
+    drift_mag: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +199,14 @@ def colour_curve(
     constant = bool(end <= start) and len(jd_utc) > 1
     of_blue = _interpolate(blue, held, own == "blue" and not constant)
     of_red = _interpolate(red, held, own == "red" and not constant)
-    variance = of_blue.variance + of_red.variance
+    slopes = [max(_slope(blue, edge), _slope(red, edge)) for edge in (start, end)]
+    slope = np.where(held == start, slopes[0], max(slopes) if constant else slopes[1])
+    gap_d = max(float(start - end), 0.0)
+    drift = gap_d * max(slopes)
+    nearest = np.clip(jd_utc, min(start, end), max(start, end))
+    held_mag = np.minimum(COLOUR_PART * slope * np.abs(jd_utc - nearest), HELD_COLOUR_ERROR_MAG)
+    drifted = np.hypot(drift, held_mag)
+    variance = of_blue.variance + of_red.variance + drifted**2
     other = variance - of_blue.own_variance - of_red.own_variance
     return ColourCurve(
         colour=of_blue.magnitude - of_red.magnitude,
@@ -201,7 +215,24 @@ def colour_curve(
         own_weight=of_blue.own_weight - of_red.own_weight,
         other_error=np.sqrt(np.maximum(other, 0.0)),
         constant=constant,
+        drift_mag=drift,
     )
+
+
+def _slope(curve: MagnitudeCurve, jd_utc: float) -> float:
+    """Return how fast a star changes within 0.1 d of the curve's point next to `jd_utc`, mag/d.
+
+    A weighted line; 0 where its slope is within the noise, or where there are not two times.
+    """
+    place = curve.jd_utc[np.argmin(np.abs(curve.jd_utc - jd_utc))]
+    near = np.abs(curve.jd_utc - place) <= MAX_GAP_D
+    weight = 1 / np.maximum(curve.error[near], 1e-6) ** 2
+    time_d = curve.jd_utc[near] - np.average(curve.jd_utc[near], weights=weight)
+    square = float(np.sum(weight * time_d**2))
+    if square <= 0:
+        return 0.0
+    slope = float(np.sum(weight * time_d * curve.magnitude[near])) / square
+    return abs(slope) if abs(slope) * np.sqrt(square) > DRIFT_SIGMA else 0.0
 
 
 def _interpolate(curve: MagnitudeCurve, jd_utc: FloatArray, own: bool) -> _Interpolated:

@@ -35,6 +35,7 @@ from wombat_dagster.reports.star_curve import (
     concatenate,
     curve_night,
 )
+from wombat_dagster.science.noise import relative_extra
 from wombat_dagster.store.status import TargetRow
 from wombat_dagster.store.tables import UnreadableProduct
 
@@ -416,7 +417,7 @@ def transit_flux(
             return magnitude_flux(standard, keep_rejected=keep_rejected)
         reasons = dict(zip(standard.labels, standard.proposed_rejected, strict=True))
         rejected = () if keep_rejected else [reasons.get(label, "") for label in table.labels]
-        return relative_flux(table, rejected=rejected)
+        return relative_flux(table, extra=relative_extra(table), rejected=rejected)
     except ValueError as error:
         raise NoCurve(f"{night.key}: {error}") from error
 

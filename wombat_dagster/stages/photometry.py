@@ -23,6 +23,7 @@ from wombat_dagster.domain import (
     FloatArray,
     FrameSolution,
     FrameTimes,
+    LedgerEntry,
     NoFrames,
     Observation,
     PhotometryTable,
@@ -51,7 +52,12 @@ from wombat_dagster.science.site import choose_site
 from wombat_dagster.science.timing import frame_times
 from wombat_dagster.stages.bad_pixels import read_map
 from wombat_dagster.stages.pixels import CalibratedFrames
-from wombat_dagster.stages.sequence import Solved, aperture_of, solved_frames
+from wombat_dagster.stages.sequence import (
+    Solved,
+    aperture_of,
+    persons_choices,
+    solved_frames,
+)
 from wombat_dagster.stages.standard import transformation_of
 from wombat_dagster.store.frames import read_master
 
@@ -191,6 +197,7 @@ def measure_observation(
             *_missing_calibration(reduction),
             *candidates.variable.notes,
             *candidates.notes,
+            *_words_on_check(observatory, observation, candidates, ledger),
             *profile.notes,
             *radii.notes,
             *_cured_words(hot),
@@ -636,6 +643,23 @@ def _cured_words(hot: HotPixels | None) -> list[str]:
     return [
         f"{len(hot)} hot pixels near the stars serve, less the steady counts they add "
         f"(median {np.median(hot.rate_adu_s):.3g} ADU/s)"
+    ]
+
+
+def _words_on_check(
+    observatory: Observatory,
+    observation: Observation,
+    candidates: CompCandidates,
+    ledger: Sequence[LedgerEntry],
+) -> list[str]:
+    """Return why the check star a person asked for, a candidate, does not serve when measured."""
+    asked = persons_choices(observatory, observation.target).check
+    if asked not in {star.auid for star in candidates.ranked}:
+        return []  # that is among the candidates' notes
+    return [
+        f"the check star asked for, {asked}, is not usable: {entry.detail}"
+        for entry in ledger
+        if entry.auid == asked and entry.reason is not None
     ]
 
 

@@ -71,7 +71,12 @@ def standard_magnitudes_of(
     return replace(
         magnitudes,
         sibling_versions=inputs,
-        notes=(*magnitudes.notes, *lost, *change_of_check_star(before, table)),
+        notes=(
+            *magnitudes.notes,
+            *lost,
+            *(f"coefficient not used: {words}" for words in stored.left_out),
+            *change_of_check_star(before, table),
+        ),
     )
 
 

@@ -7,7 +7,7 @@ variable star, and its runs end with "VSX does not know the name".
 import datetime as dt
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,14 @@ import numpy as np
 
 from wombat_dagster.domain import (
     BadPsf,
+    BadSite,
     Coefficient,
     CompStar,
     Flag,
     FloatArray,
     NoCalibration,
+    NoSite,
+    NoTime,
     Observation,
     Reduction,
     StarMeasurements,
@@ -34,6 +37,7 @@ from wombat_dagster.reports.coefficients import (
     stars_csv,
 )
 from wombat_dagster.science.astrometry import chart_radius_arcmin, project, sky
+from wombat_dagster.science.colour_terms import SINGLE_FILTER_COEFFICIENT
 from wombat_dagster.science.photometry import (
     instrumental_mag,
     instrumental_mag_error,
@@ -46,6 +50,8 @@ from wombat_dagster.science.sequence import (
     calls_variable,
     crowded,
 )
+from wombat_dagster.science.site import choose_site
+from wombat_dagster.science.timing import frame_times
 from wombat_dagster.science.transform import (
     CATALOGUE_BAND,
     UNKNOWN_ERROR_MAG,
@@ -59,7 +65,7 @@ from wombat_dagster.stages.coefficients import FIT
 from wombat_dagster.stages.photometry import night_profile, typical_frame
 from wombat_dagster.stages.pixels import CalibratedFrames
 from wombat_dagster.stages.sequence import Solved, aperture_of, solved_frames
-from wombat_dagster.store.coefficients import record_coefficients
+from wombat_dagster.store.coefficients import replace_coefficients
 from wombat_dagster.store.frames import UnreadableFrame, write_bytes_atomic
 from wombat_dagster.store.standard_stars import read_standard_stars
 from wombat_dagster.store.tables import UnreadableProduct
@@ -130,7 +136,8 @@ def fit_standard_field(
     Raises
     ------
     NoTransform
-        There are no solved frames, no standard stars on them, or none can be measured.
+        There are no solved frames, no standard stars on them, or none can be measured; or the air
+        they were measured through is not known and has to be.
     VspUnavailable
         VSP is away and no chart on disk covers the field.
     UnreadableStandards, OSError
@@ -138,7 +145,9 @@ def fit_standard_field(
     """
     notes: list[str] = []
     filters = _filters(observatory, date, target, notes)
-    wanted, words = _standards(observatory, filters, standards, notes)
+    centre = _centre(filters)
+    wanted, words = _standards(observatory, filters, centre, standards, notes)
+    through = _colour_extinction(observatory, filters, centre, notes)
     ra_deg = np.array([star.ra_deg for star in wanted])
     dec_deg = np.array([star.dec_deg for star in wanted])
     measured = {}
@@ -149,9 +158,8 @@ def fit_standard_field(
             notes.append(f"{one.observation.filter} left out: {failure}")
     if not measured:
         raise NoTransform("; ".join(notes))
-    fits, refusals = fit_coefficients(_as_standard_stars(wanted, measured))
+    fits, refusals = fit_coefficients(_as_standard_stars(wanted, measured, through))
     camera = filters[0].reduction.group.camera
-    notes += _air_notes(filters)
     any_key = filters[0].observation.key
     return StandardField(
         date=date,
@@ -172,6 +180,7 @@ def fit_standard_field(
                     camera=camera,
                     epoch=observatory.settings.for_camera(camera).epoch_of(date),
                     source=FIT + filters[0].observation.target,
+                    outside_atmosphere=fit.outside_atmosphere,
                 ),
             )
             for fit in fits
@@ -184,7 +193,10 @@ def fit_standard_field(
 
 
 def keep(observatory: Observatory, field: StandardField) -> tuple[Path, ...]:
-    """Store the coefficients and write picture and tables; return the files."""
+    """Store the coefficients and write picture and tables; return the files.
+
+    They replace all that the same field gave in the same night before.
+    """
     title = f"{field.target} {field.date}: {len(field.panels)} coefficients by {field.standards}"
     files = {
         "transform.csv": coefficients_csv(field.panels).encode(),
@@ -194,7 +206,14 @@ def keep(observatory: Observatory, field: StandardField) -> tuple[Path, ...]:
         files["transform.png"] = coefficients_png(title, field.panels)
     for name, content in files.items():
         write_bytes_atomic(field.directory / name, content)
-    record_coefficients(observatory.status, field.coefficients)
+    if field.panels:
+        replace_coefficients(
+            observatory.status,
+            field.coefficients,
+            source=field.coefficients[0].source,
+            camera=field.camera,
+            date=field.date,
+        )
     dropped = [star.name for star in field.stars if not np.isfinite(star.mags).any()]
     log.info(
         "%s %s: %d coefficients of %d standard stars, %d not usable",
@@ -270,10 +289,8 @@ def _one_camera(found: Sequence[_Filter], notes: list[str]) -> list[_Filter]:
     return sorted(kept.values(), key=lambda one: order.index(one.band))
 
 
-def _standards(
-    observatory: Observatory, filters: Sequence[_Filter], table: Path | None, notes: list[str]
-) -> tuple[tuple[CompStar, ...], str]:
-    """Return the standard stars on the frames, by brightness, and where they are from."""
+def _centre(filters: Sequence[_Filter]) -> tuple[float, float]:
+    """Return the mean RA and Dec of the frames' centres, degrees."""
     group = filters[0].reduction.group
     solutions = [wcs for one in filters for _, _, wcs in one.solved]
     centres = np.radians(
@@ -281,8 +298,23 @@ def _standards(
     )
     ra, dec = centres[:, 0], centres[:, 1]
     mean = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)]).mean(axis=1)
-    ra_deg = float(np.degrees(np.arctan2(mean[1], mean[0]))) % 360.0
-    dec_deg = float(np.degrees(np.arctan2(mean[2], np.hypot(mean[0], mean[1]))))
+    return (
+        float(np.degrees(np.arctan2(mean[1], mean[0]))) % 360.0,
+        float(np.degrees(np.arctan2(mean[2], np.hypot(mean[0], mean[1])))),
+    )
+
+
+def _standards(
+    observatory: Observatory,
+    filters: Sequence[_Filter],
+    centre: tuple[float, float],
+    table: Path | None,
+    notes: list[str],
+) -> tuple[tuple[CompStar, ...], str]:
+    """Return the standard stars on the frames, by brightness, and where they are from."""
+    group = filters[0].reduction.group
+    solutions = [wcs for one in filters for _, _, wcs in one.solved]
+    ra_deg, dec_deg = centre
     if table is not None:
         stars, words = read_standard_stars(table), table.name
     else:
@@ -398,10 +430,87 @@ def _why_not(night: StarMeasurements, star: int, crowding: str | None) -> str:
     return "not measured"
 
 
+# ------------------------------------------------------------------------------------------ the air
+
+
+def _colour_extinction(
+    observatory: Observatory,
+    filters: Sequence[_Filter],
+    centre: tuple[float, float],
+    notes: list[str],
+) -> dict[str, float]:
+    """Return k2 X by band, where the camera's k2 is known; `notes` say what is in the coefficients.
+
+    Raises NoTransform where k2 is known and X is not: the coefficients would hold an unknown part
+    of it, and standard magnitudes count it a second time.
+    """
+    camera = filters[0].reduction.group.camera
+    k2 = observatory.settings.for_camera(camera).extinction_colour
+    found = {}
+    for one in filters:
+        is_wanted = bool(k2.get(one.band)) and one.band in SINGLE_FILTER_COEFFICIENT
+        if not is_wanted and one.band not in ("U", "B"):
+            continue
+        airmass, words = _mean_airmass(observatory, one, centre)
+        if not is_wanted:
+            at = f" (airmass {airmass:.2f}{words})" if airmass is not None else ""
+            notes.append(
+                f"the {one.band} coefficients hold the second-order extinction of this field{at}"
+            )
+            continue
+        if airmass is None:
+            raise NoTransform(
+                f"extinction_colour says {k2[one.band]:+.3f} in {one.band}, and the airmass it is "
+                f"to be taken out for is not known: {words}; [site] in wombat.toml says it"
+            )
+        found[one.band] = k2[one.band] * airmass
+        notes.append(
+            f"second-order extinction is taken out of the {one.band} coefficient of "
+            f"{SINGLE_FILTER_COEFFICIENT[one.band][1]}: {k2[one.band]:+.3f} at airmass "
+            f"{airmass:.2f}{words}"
+        )
+    return found
+
+
+def _mean_airmass(
+    observatory: Observatory, one: _Filter, centre: tuple[float, float]
+) -> tuple[float | None, str]:
+    """Return the mean airmass of a filter's frames and where it is from, or None and why not.
+
+    Computed, by site and times; the headers' only where that cannot be.
+    """
+    frames = [frame for frame, _, _ in one.solved]
+    starts, exposure_s = [f.start_utc for f in frames], [f.exposure_s for f in frames]
+    headers = [frame.airmass_header for frame in frames]
+    ra_deg, dec_deg = centre
+    configured = observatory.settings.site
+    try:
+        site = choose_site(
+            configured.site() if configured else None,
+            next((frame.site_hint for frame in frames if frame.site_hint), None),
+            starts,
+            exposure_s,
+            ra_deg=ra_deg,
+            dec_deg=dec_deg,
+            airmass_header=headers,
+        )
+        times = frame_times(starts, exposure_s, ra_deg=ra_deg, dec_deg=dec_deg, site=site)
+        return float(np.mean(times.airmass)), ""
+    except (NoSite, BadSite, NoTime) as reason:
+        known = [airmass for airmass in headers if airmass is not None and airmass >= 1.0]
+        if known:
+            return float(np.mean(known)), ", of the headers"
+        return None, f"{reason}, and the headers have none"
+
+
 # ------------------------------------------------------------------------------------ what it says
 
 
-def _as_standard_stars(stars: Sequence[CompStar], measured: dict[str, _Measured]) -> StandardStars:
+def _as_standard_stars(
+    stars: Sequence[CompStar],
+    measured: dict[str, _Measured],
+    colour_extinction: Mapping[str, float],
+) -> StandardStars:
     catalogue: dict[str, FloatArray] = {}
     errors: dict[str, FloatArray] = {}
     for code, band in CATALOGUE_BAND.items():
@@ -419,6 +528,7 @@ def _as_standard_stars(stars: Sequence[CompStar], measured: dict[str, _Measured]
         instrumental_error_mag={band: one.means.error_mag for band, one in measured.items()},
         catalogue_mag=catalogue,
         catalogue_error_mag=errors,
+        colour_extinction=colour_extinction,
     )
 
 
@@ -455,18 +565,3 @@ def _star_lines(
         )
         for index, star in enumerate(stars)
     )
-
-
-def _air_notes(filters: Sequence[_Filter]) -> list[str]:
-    """Return that second-order extinction is in the coefficients, with the airmass if known."""
-    notes = []
-    for one in filters:
-        if one.band not in ("U", "B"):
-            continue
-        headers = [frame.airmass_header for frame, _, _ in one.solved]
-        known = [airmass for airmass in headers if airmass is not None]
-        at = f" (airmass {np.mean(known):.2f})" if known else ""
-        notes.append(
-            f"the {one.band} coefficients hold the second-order extinction of this field{at}"
-        )
-    return notes

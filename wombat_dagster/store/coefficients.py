@@ -6,6 +6,7 @@ Nothing pooled is stored: what nights add up to is worked out by whoever asks
 """
 
 import datetime as dt
+import sqlite3
 from collections.abc import Sequence
 
 from wombat_dagster.domain import Coefficient
@@ -15,20 +16,22 @@ from wombat_dagster.store.tables import dump_json, load_json
 
 def record_coefficients(status: StatusDatabase, coefficients: Sequence[Coefficient]) -> None:
     """Write coefficients; one of the same name, camera, night and source is replaced."""
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     with status._writing() as connection:
-        connection.executemany(
-            "INSERT OR REPLACE INTO coefficient"
-            " (name, camera, date, source, value, error, record, updated_utc)"
-            " VALUES (?,?,?,?,?,?,?,?)",
-            [
-                (
-                    one.name, one.camera or "", one.date.isoformat() if one.date else "",
-                    one.source, one.value, one.error, dump_json(one), now,
-                )
-                for one in coefficients
-            ],
-        )  # fmt: skip
+        _write(connection, coefficients)
+
+
+def replace_coefficients(
+    status: StatusDatabase,
+    coefficients: Sequence[Coefficient],
+    *,
+    source: str,
+    camera: str | None,
+    date: dt.date,
+) -> None:
+    """Write coefficients in place of all that `source` gave of exactly `camera` in a night."""
+    with status._writing() as connection:
+        _delete(connection, source, camera or "", date)
+        _write(connection, coefficients)
 
 
 def stored_coefficients(status: StatusDatabase) -> list[Coefficient]:
@@ -52,9 +55,31 @@ def forget_coefficients(
     With `camera` or `date` only those; without, of all cameras and nights.
     """
     with status._writing() as connection:
-        cursor = connection.execute(
-            "DELETE FROM coefficient WHERE source = ? AND camera = ifnull(?, camera)"
-            " AND date = ifnull(?, date)",
-            (source, camera, date.isoformat() if date else None),
-        )
-        return cursor.rowcount
+        return _delete(connection, source, camera, date)
+
+
+def _write(connection: sqlite3.Connection, coefficients: Sequence[Coefficient]) -> None:
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    connection.executemany(
+        "INSERT OR REPLACE INTO coefficient"
+        " (name, camera, date, source, value, error, record, updated_utc)"
+        " VALUES (?,?,?,?,?,?,?,?)",
+        [
+            (
+                one.name, one.camera or "", one.date.isoformat() if one.date else "",
+                one.source, one.value, one.error, dump_json(one), now,
+            )
+            for one in coefficients
+        ],
+    )  # fmt: skip
+
+
+def _delete(
+    connection: sqlite3.Connection, source: str, camera: str | None, date: dt.date | None
+) -> int:
+    cursor = connection.execute(
+        "DELETE FROM coefficient WHERE source = ? AND camera = ifnull(?, camera)"
+        " AND date = ifnull(?, date)",
+        (source, camera, date.isoformat() if date else None),
+    )
+    return cursor.rowcount

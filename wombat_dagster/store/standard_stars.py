@@ -3,12 +3,13 @@
 Columns are found by their names, in any order and case: ``Name``; ``RA`` and ``DEC``, in hours and
 degrees when sexagesimal, in degrees when decimal; magnitudes ``V``, ``B``, ``U``, ``R`` or ``Rc``,
 ``I`` or ``Ic``, or colours ``B-V``, ``U-B``, ``V-R``, ``R-I``, ``V-I`` to make them of; errors as
-``e_V``, ``e_B-V`` and so on.
+``e_V``, ``e_B-V`` and so on. Between them stand commas, semicolons or tabs.
 """
 
 import csv
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wombat_dagster.domain import BandMagnitude, CompStar
@@ -43,18 +44,23 @@ def read_standard_stars(path: Path) -> tuple[CompStar, ...]:
     Raises
     ------
     UnreadableStandards
-        The columns are not there, or a position or a number is none; the line is named.
+        Columns are not there, a position or a number is none or impossible, or a star stands there
+        twice; the line is named.
     OSError
         The file cannot be read.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            heading = file.readline()
+            file.seek(0)
+            rows = list(csv.DictReader(file, delimiter=max(",;\t", key=heading.count)))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UnreadableStandards(f"{path.name} is no CSV: {error}") from error
     if not rows:
         raise UnreadableStandards(f"{path.name} has no stars")
+    _refuse_missing_columns(path.name, [key for key in rows[0] if key])
     stars = []
+    lines: dict[str, int] = {}
     for number, row in enumerate(rows, start=2):
         cells = {
             (key or "").strip().casefold(): (value or "").strip()
@@ -65,9 +71,24 @@ def read_standard_stars(path: Path) -> tuple[CompStar, ...]:
             star = _star(cells)
         except ValueError as error:
             raise UnreadableStandards(f"{path.name}, line {number}: {error}") from error
-        if star is not None:
-            stars.append(star)
+        if star is None:
+            continue
+        if (before := lines.setdefault(star.label, number)) != number:
+            words = f"line {number}: {star.label} stands in line {before} already"
+            raise UnreadableStandards(f"{path.name}, {words}")
+        stars.append(star)
     return tuple(stars)
+
+
+def _refuse_missing_columns(file_name: str, columns: Sequence[str]) -> None:
+    there = {column.strip().casefold() for column in columns}
+    wanted = {**_NAMES, "v": _BANDS["V"]}
+    lacking = [name.upper() for name, names in wanted.items() if there.isdisjoint(names)]
+    if lacking:
+        raise UnreadableStandards(
+            f"{file_name} has no column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}; "
+            f"there {'are' if len(columns) > 1 else 'is'} {', '.join(columns)}"
+        )
 
 
 def _star(cells: Mapping[str, str]) -> CompStar | None:
@@ -78,8 +99,8 @@ def _star(cells: Mapping[str, str]) -> CompStar | None:
     return CompStar(
         auid=name,
         label=name,
-        ra_deg=_angle(_cell(cells, "ra"), "RA", 15.0),
-        dec_deg=_angle(_cell(cells, "dec"), "DEC", 1.0),
+        ra_deg=_angle(_cell(cells, "ra"), "RA", 15.0, lowest=0.0, highest=360.0),
+        dec_deg=_angle(_cell(cells, "dec"), "DEC", 1.0, lowest=-90.0, highest=90.0),
         bands=bands,
     )
 
@@ -88,7 +109,7 @@ def _cell(cells: Mapping[str, str], what: str) -> str:
     for column in _NAMES[what]:
         if cells.get(column):
             return cells[column]
-    raise ValueError(f"no {what.upper()} among the columns {', '.join(c for c in cells if c)}")
+    raise ValueError(f"no {what.upper()}")
 
 
 def _bands(cells: Mapping[str, str]) -> dict[str, BandMagnitude]:
@@ -115,24 +136,36 @@ def _bands(cells: Mapping[str, str]) -> dict[str, BandMagnitude]:
 def _error(cells: Mapping[str, str], column: str) -> float | None:
     """Return a 1-sigma error; one of 0 is not known."""
     name = f"e_{column}"
-    return (_number(cells, name) or None) if cells.get(name) else None
+    error = _number(cells, name) if cells.get(name) else 0.0
+    if error < 0:
+        raise ValueError(f"{name} is {cells[name]}: an error is not negative")
+    return error or None
 
 
 def _number(cells: Mapping[str, str], column: str) -> float:
     try:
-        return float(cells[column])
+        number = float(cells[column])
     except ValueError as error:
         raise ValueError(f"{column} is {cells[column]!r}, no number") from error
+    if not math.isfinite(number):
+        raise ValueError(f"{column} is {cells[column]!r}, no number")
+    return number
 
 
-def _angle(text: str, what: str, degrees_per_unit: float) -> float:
+def _angle(
+    text: str, what: str, degrees_per_unit: float, *, lowest: float, highest: float
+) -> float:
     """Return degrees of a sexagesimal (`degrees_per_unit`: 15 for hours) or decimal text."""
     found = _SEXAGESIMAL.match(text)
     if found is None:
         try:
-            return float(text)
+            angle = float(text)
         except ValueError as error:
             raise ValueError(f"{what} is {text!r}, no angle") from error
-    sign, whole, minutes, seconds = found.groups()
-    value = int(whole) + int(minutes) / 60.0 + float(seconds) / 3600.0
-    return degrees_per_unit * (-value if sign == "-" else value)
+    else:
+        sign, whole, minutes, seconds = found.groups()
+        value = int(whole) + int(minutes) / 60.0 + float(seconds) / 3600.0
+        angle = degrees_per_unit * (-value if sign == "-" else value)
+    if not lowest <= angle <= highest:  # NaN is neither
+        raise ValueError(f"{what} is {text!r}, not from {lowest:g} to {highest:g} degrees")
+    return angle

@@ -10,7 +10,7 @@ import configparser
 import datetime as dt
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wombat_dagster.domain import Coefficient
@@ -18,6 +18,8 @@ from wombat_dagster.domain import Coefficient
 _NAME = re.compile(r"^T([ubvri]_)?[ubvri]{2}$")
 _CREATED = re.compile(r"created[^=:]*[=:]\s*(\d{4})[_-](\d\d)[_-](\d\d)", re.IGNORECASE)
 MAX_LISTED = 5
+MAX_MAGNITUDE_TERM = 0.5  # of a T_x_yz, either way, with filters that are near the standard ones
+MIN_COLOUR_SCALE, MAX_COLOUR_SCALE = 0.5, 2.0  # of a Txy
 
 
 class UnreadableIni(ValueError):
@@ -26,13 +28,18 @@ class UnreadableIni(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TgFile:
-    """What such a file says. `created`: the day in its description; `notes`: what is not taken."""
+    """What such a file says.
+
+    `created` is the day in its description, `notes` what is not taken, `warnings` which of the
+    coefficients taken are none that a filter set should have.
+    """
 
     description: str
     created: dt.date | None
     coefficients: tuple[Coefficient, ...]
     extinction: Mapping[str, str]  # as the file words it
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def read_tg_ini(content: bytes, *, source: str, camera: str | None, date: dt.date | None) -> TgFile:
@@ -102,7 +109,32 @@ def read_tg_ini(content: bytes, *, source: str, camera: str | None, date: dt.dat
         coefficients=tuple(found),
         extinction=sections.get("extinction", {}),
         notes=tuple(notes),
+        warnings=(
+            *_odd_values(found),
+            *(
+                f"{one.name}: its error is negative in the file, {error:g}"
+                for one in found
+                if (error := errors.get(one.name.casefold(), 0.0)) < 0
+            ),
+        ),
     )
+
+
+def _odd_values(coefficients: Sequence[Coefficient]) -> list[str]:
+    """Return words on each value that is far from 0 (T_x_yz), or from 1 (Txy)."""
+    words = []
+    for one in coefficients:
+        if "_" in one.name and abs(one.value) > MAX_MAGNITUDE_TERM:
+            words.append(
+                f"{one.name} = {one.value:+.4f} is odd: from -{MAX_MAGNITUDE_TERM} to "
+                f"{MAX_MAGNITUDE_TERM} is usual"
+            )
+        elif "_" not in one.name and not MIN_COLOUR_SCALE <= one.value <= MAX_COLOUR_SCALE:
+            words.append(
+                f"{one.name} = {one.value:+.4f} is odd: from {MIN_COLOUR_SCALE} to "
+                f"{MAX_COLOUR_SCALE} is usual"
+            )
+    return words
 
 
 def _numbers(section: Mapping[str, str]) -> dict[str, float]:

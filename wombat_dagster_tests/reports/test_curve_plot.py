@@ -84,6 +84,20 @@ def test_bright_is_at_the_top_in_every_panel(drawn):
     assert all(area.yaxis_inverted() for area in areas)
 
 
+@pytest.mark.parametrize(("span_mag", "n_steps"), [(0.06, 1), (0.15, 1), (3.0, 2)])
+def test_panels_have_one_tick_step_unless_too_unlike(drawn, span_mag, n_steps):
+    """A band of 0.06 mag above one of up to 0.15 mag; one of 3 mag would have 60 ticks."""
+    quiet = np.linspace(12.0, 12.06, 20)
+    far = np.linspace(30.0, 30.0 + span_mag, 20)
+    curve_png(curve(part(0, mag=quiet), part(0, "B", mag=far)))
+    steps = [np.diff(area.get_yticks())[0] for area in drawn[0].axes]
+    assert len(steps) == 2
+    assert len(np.unique(np.round(np.abs(steps), 6))) == n_steps
+    for area in drawn[0].axes:
+        low, high = sorted(area.get_ylim())
+        assert 2 <= sum(low <= tick <= high for tick in area.get_yticks()) <= 13
+
+
 def test_bands_that_fit_share_a_panel_and_differ_in_colour_and_marker(drawn):
     wave = np.linspace(12.0, 12.6, 20)
     curve_png(curve(part(0, mag=wave), part(0, "B", mag=wave + 0.5)))

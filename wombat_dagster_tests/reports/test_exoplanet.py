@@ -23,7 +23,7 @@ def facts(**changes):
 
 
 def flux(**changes):
-    return export.relative_flux(photometry(12, **changes))
+    return export.relative_flux(photometry(12, **changes), extra=0.0)
 
 
 def header(text):
@@ -103,6 +103,16 @@ def test_a_directory_that_ends_in_a_planet_s_letter_names_it(directory, planet):
 def test_what_breaks_the_rules_is_refused_in_words(changes, words):
     with pytest.raises(NoReport, match=words):
         exoplanet_report(facts(**changes), flux())
+
+
+def test_errors_of_unknown_size_are_no_report_and_what_they_count_is_noted():
+    unknown = dataclasses.replace(flux(), errors_known=False, error_words="gain not known")
+    with pytest.raises(NoReport, match="gain not known"):
+        exoplanet_report(facts(), unknown)
+    assert (
+        "errors count photons, sky, read-out; not known and left out: dark"
+        in header(exoplanet_report(facts(), flux()))["NOTES"]
+    )
 
 
 def test_a_name_with_a_line_break_cannot_make_a_line_of_its_own():

@@ -1,7 +1,9 @@
 """Light curves for other programs are read back by astropy, pandas' kind of reader, and by eye."""
 
 import csv
+import dataclasses
 import io
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +12,10 @@ from astropy.table import QTable, Table
 
 from wombat_dagster import domain
 from wombat_dagster.reports import export
+from wombat_dagster.science.noise import relative_extra
+from wombat_dagster.science.photometry import relative_fluxes
 from wombat_dagster_tests.curves import curve, magnitudes, part, photometry
+from wombat_dagster_tests.series import series_table
 
 SOFTWARE = "wombat 9.9"
 
@@ -147,7 +152,7 @@ def transit(flux, **changes):
 
 def test_flux_is_one_in_the_median_and_its_relative_error_is_kept():
     table = photometry()
-    got = export.relative_flux(table)
+    got = export.relative_flux(table, extra=0.0)
     assert np.median(got.flux) == pytest.approx(1.0, abs=1e-15)
     relative = table.relative
     assert got.error / got.flux == pytest.approx(
@@ -156,15 +161,66 @@ def test_flux_is_one_in_the_median_and_its_relative_error_is_kept():
     assert got.bjd_tdb == pytest.approx(table.times.bjd_tdb, abs=0)
 
 
+def test_scintillation_of_star_and_comps_is_in_the_errors():
+    """By hand: comps 120000 and 60000, √(1 + (12² + 6²)/18²) = 1.2472 of 0.003 on top."""
+    table = photometry()
+    bare, found = (export.relative_flux(table, extra=np.full(12, e)) for e in (0.0, 0.003))
+    added = np.sqrt((found.error / found.flux) ** 2 - (bare.error / bare.flux) ** 2)
+    assert added == pytest.approx(0.003 * 1.2472, rel=1e-4)
+
+
+def test_the_errors_of_a_bright_star_are_its_scatter():
+    """9th mag, 0.35 m, 30 s: scintillation rules. The table's noise is made apart from ours."""
+    table = series_table(200, mags=(9.0, 9.2, 8.8, 9.1, 9.3, 9.0), amplitude_mag=0.0)
+    table = dataclasses.replace(table, relative=relative_fluxes(table.measured, table.stars))
+    found = export.relative_flux(table, extra=relative_extra(table))
+    assert np.std((found.flux - 1) / found.error) == pytest.approx(1.0, rel=0.15)
+    assert found.error_words.endswith("read-out, dark, the master flat's noise, scintillation")
+
+
+def steady(n=200, scatter=0.02, *, roles=("T1", "T2", "C3", "C4"), **changes):
+    """Return a table of stars that scatter by `scatter` each, T1 and T2 against two comps."""
+    table = photometry(n, depth=0.0, **changes)
+    noise = np.random.default_rng(8).normal(0, scatter, (n, 4))
+    measured = dataclasses.replace(
+        table.measured, source_sky_adu=table.measured.source_sky_adu * (1 + noise)
+    )
+    stars = [dataclasses.replace(s, role=r) for s, r in zip(table.stars, roles, strict=True)]
+    return dataclasses.replace(
+        table, measured=measured, stars=tuple(stars), relative=relative_fluxes(measured, stars)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gain_e_adu": None}, "gain not known: errors scaled by .*, so that T2's"),
+        ({"pedestal_removed": False}, "bias not subtracted: errors scaled by .*, so that T2's"),
+        ({"gain_e_adu": None, "roles": ("T1", "C2", "C3", "C4")}, "so that the comparison stars'"),
+    ],
+)
+def test_formal_errors_that_mean_nothing_are_scaled_to_a_steady_star_s_scatter(changes, words):
+    found = export.relative_flux(steady(**changes), extra=0.0)
+    detrended = found.flux - np.median(found.flux)
+    assert np.median(found.error) == pytest.approx(detrended.std(), rel=0.35)
+    assert re.search(words, transit(found))
+
+
+def test_where_nothing_steady_scatters_the_size_of_the_errors_is_not_known():
+    found = export.relative_flux(steady(4, gain_e_adu=None), extra=0.0)
+    assert not found.errors_known
+    assert "how great the errors are is not known" in transit(found)
+
+
 def test_a_dip_of_two_percent_is_one_of_two_percent_in_the_file():
     """T1 loses 2 % on a third of the frames, the comps nothing."""
-    columns = transit_rows(transit(export.relative_flux(photometry(30, depth=0.02))))
+    columns = transit_rows(transit(export.relative_flux(photometry(30, depth=0.02), extra=0.0)))
     flux = np.array(columns["FLUX"], dtype=float)
     assert flux.min() / flux.max() == pytest.approx(0.98, abs=1e-7)
 
 
 def test_detrend_columns_go_from_minus_one_to_one_and_constant_ones_are_said():
-    text = transit(export.relative_flux(photometry()), instrument="QHY 600 M")
+    text = transit(export.relative_flux(photometry(), extra=0.0), instrument="QHY 600 M")
     columns = transit_rows(text)
     assert list(columns)[:4] == ["BJD_TDB", "FLUX", "ERROR", "INSTRUMENT"]
     assert list(columns)[4:] == ["AIRMASS", "SKY", "X", "X_WIDTH", "Y_WIDTH", "FWHM"]
@@ -174,7 +230,7 @@ def test_detrend_columns_go_from_minus_one_to_one_and_constant_ones_are_said():
     assert set(columns["INSTRUMENT"]) == {"QHY_600_M"}
     assert "constant or not known on every frame: Y\n" in text
     assert "rel_flux_T1" in text
-    assert "INSTRUMENT" not in transit(export.relative_flux(photometry()))
+    assert "INSTRUMENT" not in transit(export.relative_flux(photometry(), extra=0.0))
 
 
 def test_airmass_is_scaled_by_hand():
@@ -189,12 +245,12 @@ def test_frames_without_a_value_or_proposed_to_be_rejected_are_left_out_and_coun
     relative = table.relative
     relative.rel_flux[4, 0] = np.nan
     rejected = ["cloud" if i == 2 else "" for i in range(12)]
-    got = export.relative_flux(table, rejected=rejected)
+    got = export.relative_flux(table, extra=0.0, rejected=rejected)
     assert len(got.flux) == 10
     assert got.left_out == {"not measured": 1, "proposed rejected": 1}
     assert "frames left out: 1 not measured, 1 proposed rejected" in transit(got)
     with pytest.raises(ValueError, match="0 of 12 frames usable, at least 2 wanted"):
-        export.relative_flux(table, rejected=["bad"] * 12)
+        export.relative_flux(table, extra=0.0, rejected=["bad"] * 12)
 
 
 def test_magnitudes_stand_in_for_a_table_that_is_gone():

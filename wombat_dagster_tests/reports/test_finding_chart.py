@@ -21,6 +21,7 @@ from wombat_dagster.reports.finding_chart import (
     _Box,
     directions,
     finding_chart_png,
+    legend_words,
     overlap,
     place_words,
 )
@@ -132,6 +133,24 @@ def test_the_arrows_point_where_the_sky_does(angle_deg, mirrored, ra_deg, dec_de
 def placed(marks, size=(920.0, 690.0)):
     picture = _Box(0.0, 0.0, *size)
     return place_words(marks, aperture=APERTURE, zoom=1.15, picture=picture, taken=[])
+
+
+@pytest.mark.parametrize(("kind", "reach_px"), [(MarkKind.REJECTED, 5.8), (MarkKind.VARIABLE, 9.7)])
+def test_words_keep_2_px_off_their_cross_or_diamond(kind, reach_px):
+    """A cross of 7 points reaches 4.9 px at 100 dots an inch, its line 0.9 more."""
+    ((_, _, box),) = placed([mark(kind, 400.0, 300.0, "faint")])
+    x, y = 400.0 * 920 / 800, 300.0 * 920 / 800
+    off = np.hypot(max(box.left - x, x - box.right, 0), max(box.low - y, y - box.high, 0))
+    assert off >= reach_px + 2.0 - 0.1
+
+
+def test_the_legend_counts_what_is_not_used_inside_and_outside():
+    marks = [mark(MarkKind.COMP, 1.0, 1.0)] * 3 + [mark(MarkKind.REJECTED, 1.0, 1.0)] * 4
+    assert legend_words(marks, 2) == {
+        MarkKind.COMP: "comparison star (3)",
+        MarkKind.REJECTED: "6 not used, 2 of them outside",
+    }
+    assert legend_words(marks, 0)[MarkKind.REJECTED] == "of the chart, not used (4)"
 
 
 def test_words_overlap_no_other_words_and_stay_in_the_picture():

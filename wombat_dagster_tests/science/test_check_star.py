@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wombat_dagster import domain
-from wombat_dagster.science.check_star import check_night
+from wombat_dagster.science.check_star import agreeing, check_night
 from wombat_dagster_tests.magnitude_tables import (
     STARS,
     ZERO_POINT,
@@ -33,6 +33,16 @@ def test_the_scatter_of_a_few_frames_is_no_evidence():
     enough = standardised(table(STARS, source, flux / 300))
     assert "scatters by" in enough.held_reason
     assert np.all(enough.t1_merr_mag > 3 * enough.t1_random_mag)
+
+
+def test_a_median_deviation_that_is_large_by_luck_holds_nothing():
+    """Five honest magnitudes of a simulated T2: sd 1.8 errors, 1.4826 MAD 2.8 of them."""
+    flux = 30.0 * 10 ** (-0.4 * (np.array([11.2, 12.0, 11.0, 11.5, 12.3]) - ZERO_POINT))
+    source = np.tile(flux, (5, 1))
+    source[:, 1] *= 10 ** (-0.4 * np.array([-0.0016, -0.0021, 0.0087, -0.0110, 0.0052]))
+    got = standardised(table(STARS, source, 0.0038 * flux))
+    assert got.check_scatter_mag > 2 * np.median(got.t2_random_mag)
+    assert got.held_reason is None
 
 
 def check_off_by(offset, band="V", error=0.02):
@@ -72,6 +82,21 @@ def test_a_restless_check_star_holds_the_night():
     got = standardised(with_source(night, source))
     assert "scatters by 0.0" in got.held_reason
     assert "more than 2 times its median error" in got.held_reason
+
+
+def test_without_a_gain_the_comps_tell_that_the_check_star_varies():
+    """T2 varies by 0.2 mag: it is held, and T1 of SNR 100 is no upper limit for it."""
+    night = noisy_night(n_frames=60, gain_e_adu=None)
+    source = night.measured.source_sky_adu.copy()
+    source[:, 1] *= 10 ** (-0.4 * 0.2 * np.sin(np.linspace(0, 12, 60)))
+    source[:, 0] *= 0.05
+    error = night.measured.source_error_adu.copy()
+    error[:, 0] = source[:, 0] / 100
+    measured = dataclasses.replace(night.measured, source_sky_adu=source, source_error_adu=error)
+    got = standardised(dataclasses.replace(night, measured=measured))
+    assert "check star 000-T2 scatters by 0.1" in got.held_reason
+    assert not got.t1_upper_limit.any()
+    assert np.median(got.t1_random_mag) == pytest.approx(0.0108, rel=0.2)
 
 
 def test_clouded_frames_do_not_judge_the_check_star():
@@ -124,6 +149,14 @@ def test_earlier_nights_replace_a_catalogue_that_lacks_the_band(band):
     assert after(before, 0.3, band).held_reason is None
     reason = after(before, 0.1, band).held_reason
     assert "-0.200 mag from the mean of its 3 earlier nights, 12.300 (median of 40" in reason
+
+
+def test_nights_beyond_belief_make_no_right_one_however_many():
+    """0.8 mag off night after night: the wrong star, or the wrong band."""
+    wrong = [night_before(day, 12.8) for day in (1, 2, 3, 4)]
+    right = [night_before(day, 12.4) for day in (5, 6, 7)]
+    assert agreeing(wrong) == []
+    assert agreeing([*wrong, *right]) == right
 
 
 def test_two_earlier_nights_are_not_enough():

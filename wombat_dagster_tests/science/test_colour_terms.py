@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from wombat_dagster.science.colour_terms import choose_transformation, may_free_colour_term
+from wombat_dagster.science.colour_terms import (
+    choose_transformation,
+    fit_colour_term_clipped,
+    may_free_colour_term,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,18 @@ def test_no_colour_term_without_evidence(band, coefficients, colours, why):
     got = choose_transformation(band, coefficients, {}, colours, {}, source="configuration")
     assert got.coefficient is None
     assert why in got.source
+
+
+@pytest.mark.parametrize(("times", "widest"), [(1, 1.2), (2, 1.45), (3, 1.6)])
+def test_comps_that_scatter_about_the_line_enlarge_the_coefficient_s_error(times, widest):
+    """8 comps, errors 1, 2 and 3 times the quoted ones; unscaled, the pulls are that wide."""
+    rng, pulls = np.random.default_rng(4), []
+    colours = np.linspace(0.2, 1.1, 8)
+    for _ in range(400):
+        zero_points = 21 - 0.06 * colours + rng.normal(0, 0.02 * times, 8)
+        fit = fit_colour_term_clipped(zero_points, np.full(8, 0.02), colours)
+        pulls.append((fit.coefficient + 0.06) / fit.coefficient_error)
+    assert np.sqrt(np.mean(np.square(pulls))) < widest
 
 
 def test_a_free_colour_term_needs_five_comps_over_four_tenths():

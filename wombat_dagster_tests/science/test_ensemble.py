@@ -259,6 +259,26 @@ def test_the_level_s_error_is_what_levels_scatter_by(n_comps):
     assert 0.85 < np.sqrt(np.mean(np.square(pulls))) < 1.1
 
 
+@pytest.mark.parametrize(("n_comps", "widest"), [(4, 1.75), (6, 1.5), (8, 1.5), (12, 1.4)])
+def test_catalogue_errors_half_of_what_they_are_enlarge_the_level_s_error(n_comps, widest):
+    """Comps scatter by 0.04, errors say 0.02; by the χ² of those not named: 1.7 to 1.9."""
+    rng, pulls = np.random.default_rng(1), []
+    for _ in range(600):
+        level = level_of(rng.normal(0, 0.04, n_comps), np.full(n_comps, 0.02))
+        pulls.append(level.value_mag / level.error_mag)
+    assert np.sqrt(np.mean(np.square(pulls))) < widest
+
+
+def test_several_suspects_say_that_the_errors_are_wrong():
+    """Two of seven, 0.2 and 0.15 off: √(Σ(r/e)²/6) of all; one says nothing of the rest."""
+    few, errors = np.array([0, 0.01, -0.01, 0, 0.2, 0.005, 0.0]), np.full(7, 0.015)
+    many = np.append(few[:-1], -0.15)
+    assert level_of(few, errors).error_mag == pytest.approx(0.015 / np.sqrt(6))
+    got = level_of(many, errors)
+    excess = np.sqrt(np.sum((many - got.value_mag) ** 2) / 6) / 0.015
+    assert got.error_mag == pytest.approx(0.015 / np.sqrt(5) * excess)
+
+
 # ----------------------------------------------------------------------------------- restlessness
 
 

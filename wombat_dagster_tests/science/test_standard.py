@@ -20,6 +20,7 @@ from wombat_dagster_tests.magnitude_tables import (
     with_flag,
     with_source,
 )
+from wombat_dagster_tests.series import series_table
 
 Flag = domain.Flag
 
@@ -208,7 +209,7 @@ def test_the_check_star_s_scatter_scaled_to_the_variable_is_a_floor():
     assert np.median(got.t1_random_mag) < np.median(got.t1_merr_mag)
 
 
-def test_without_a_gain_the_errors_come_from_the_check_star():
+def test_without_a_gain_the_errors_come_from_the_stars_scatter():
     formal = noisy_night(n_frames=200, gain_e_adu=None)
     measured = dataclasses.replace(
         formal.measured, source_error_adu=formal.measured.source_error_adu * 10
@@ -216,6 +217,22 @@ def test_without_a_gain_the_errors_come_from_the_check_star():
     got = standardised(dataclasses.replace(formal, measured=measured))
     assert np.median(got.t1_random_mag) == pytest.approx(got.check_scatter_mag, rel=0.02)
     assert any(note.startswith("gain unknown") for note in got.notes)
+
+
+@pytest.mark.parametrize("mags", [(9.0, 13.0, 14.0, 14.2), (10.0, 12.5, 14.5)], ids=str)
+def test_without_a_gain_faint_comps_are_in_the_error_of_a_bright_variable(mags):
+    """T1 is quiet, its comps are not: what it scatters by is theirs. 200 frames know it to 5 %.
+
+    Two comps give the factor that the errors lack, with one alone T2 does.
+    """
+    night = series_table(
+        200, mags=mags, amplitude_mag=0, gain_e_adu=None, pedestal_removed=True, flat_noise=None
+    )
+    got = standardised(night)
+    assert np.std(got.t1_mag) / np.median(got.t1_random_mag) == pytest.approx(1, abs=0.2)
+    assert got.held_reason is None
+    one_comp = "against one comp: whether it varies cannot be told" in "; ".join(got.notes)
+    assert one_comp == (len(mags) == 3)
 
 
 def with_pedestal(night, *, removed):
@@ -226,14 +243,14 @@ def with_pedestal(night, *, removed):
     return dataclasses.replace(night, measured=measured, pedestal_removed=removed)
 
 
-def test_with_a_pedestal_in_the_sky_the_errors_come_from_the_check_star():
+def test_with_a_pedestal_in_the_sky_the_errors_come_from_the_stars_scatter():
     got = standardised(with_pedestal(noisy_night(n_frames=200), removed=False))
     fooled = standardised(with_pedestal(noisy_night(n_frames=200), removed=True))
     assert np.median(got.t1_random_mag) == pytest.approx(got.check_scatter_mag, rel=0.02)
     assert np.median(fooled.t1_random_mag) > 8 * got.check_scatter_mag
     assert np.median(got.zero_point_random_mag) == pytest.approx(0.005 / np.sqrt(3), rel=0.2)
     (note,) = [note for note in got.notes if note.startswith("bias not subtracted")]
-    assert note.endswith(f"check star's scatter, {got.check_scatter_mag:.4f} mag")
+    assert "0.10 times the formal ones, from the scatter of comps" in note
 
 
 def test_a_pedestal_makes_no_upper_limit_of_a_star_at_snr_10():
@@ -248,6 +265,27 @@ def test_a_pedestal_makes_no_upper_limit_of_a_star_at_snr_10():
     assert not standardised(with_pedestal(night, removed=False)).t1_upper_limit.any()
     source[:, 0] = 20.0  # SNR 2
     assert standardised(with_pedestal(night, removed=False)).t1_upper_limit.all()
+
+
+def test_a_variable_beyond_the_linearity_limit_is_noted():
+    night = with_flag(with_flag(noisy_night(n_frames=8), 3, 0, Flag.NON_LINEAR), 4, 0, 4096)
+    got = standardised(with_flag(night, 5, 0, Flag.NON_LINEAR))
+    assert "T1 is above the linearity limit of 30000 ADU on 2 of 8 frames" in got.notes
+    assert set(got.proposed_rejected) == {""}
+
+
+@pytest.mark.parametrize(("n_comps", "what"), [(4, "left out"), (3, "kept, without 3 others")])
+def test_a_comp_that_is_often_blended_is_named_and_left_out_where_others_are_enough(n_comps, what):
+    """On 3 of 10 frames, 30 % too bright there; a fifth is allowed."""
+    stars = (*STARS, star("C6", 11.7, 0.02))[: 2 + n_comps]
+    night = noisy_night(n_frames=10, stars=stars)
+    for frame in (1, 5, 8):
+        night = with_flag(night, frame, 2, Flag.BLENDED)
+    got = standardised(night)
+    assert f"comp 000-C3 is blended on 3 of 10 frames: {what}" in got.notes
+    assert ("000-C3" in got.comp_names) == (n_comps == 3)
+    rarely = standardised(with_flag(noisy_night(n_frames=10, stars=stars), 1, 2, Flag.BLENDED))
+    assert "000-C3" in rarely.comp_names
 
 
 # ------------------------------------------------------------------------------- missing values
@@ -353,6 +391,21 @@ def test_the_error_of_the_colour_is_the_night_s_not_the_frame_s():
     level = np.sqrt(0.01**2 + 0.02**2 + 0.03**2) / 3
     want = np.sqrt(level**2 + (0.005 * 0.35) ** 2 + (0.06 * 0.1) ** 2)
     assert with_term.zp_err_mag == pytest.approx(want)
+
+
+def test_an_unknown_error_of_the_coefficient_is_noted():
+    note = "error of Tv_bv not known: left out of the zero-point error"
+    night = coloured_night(COLOURED, 0.35)
+    assert note in standardised(night, dataclasses.replace(TV_BV, coefficient_error=None)).notes
+    assert note not in standardised(night, TV_BV).notes
+
+
+def test_a_filter_whose_band_is_a_guess_is_not_transformed():
+    night = dataclasses.replace(coloured_night(COLOURED, 0.35), band_confirmed=False, filter="G")
+    got = standardised(night, TV_BV)
+    assert (got.method, got.transformed) == ("ensemble", False)
+    assert got.transformation.coefficient is None
+    assert "not transformed: filter 'G' taken for V is not confirmed" in "; ".join(got.notes)
 
 
 def test_comps_without_a_colour_are_left_out_of_a_transformed_ensemble():
@@ -667,6 +720,27 @@ def test_a_cosmic_ray_in_a_field_star_leaves_its_frame_alone():
     hit = dataclasses.replace(night, field=dataclasses.replace(night.field, source_sky_adu=source))
     before, after = standardised(night, ensemble="field"), standardised(hit, ensemble="field")
     assert after.t1_mag[70] == pytest.approx(before.t1_mag[70], abs=0.002)
+
+
+def test_the_chart_s_only_comp_stays_when_it_is_far_off_on_every_frame():
+    """4 frames, it varies by 0.1 mag against twelve steady field stars."""
+    rng, mags = np.random.default_rng(5), np.linspace(10.5, 12.5, 12)
+    flux = np.tile(30.0 * 10 ** (-0.4 * (np.array([11.2, 12.0, 11.0]) - ZERO_POINT)), (4, 1))
+    flux[:, 2] *= 10 ** (-0.4 * np.array([0.1, -0.1, 0.1, -0.1]))
+    of_field = np.tile(30.0 * 10 ** (-0.4 * (mags - ZERO_POINT)), (4, 1))
+    of_field *= 1 + 0.002 * rng.normal(size=of_field.shape)
+    night = table(STARS[:3], flux, flux * 0.003, field=field_of(of_field, of_field * 0.003))
+    got = standardised(night, ensemble="field")
+    assert np.median(got.t1_mag) == pytest.approx(11.2, abs=0.02)
+    assert got.n_field_stars == 12
+
+
+def test_few_field_stars_are_said_to_be_few():
+    for n, few in ((5, True), (6, False)):
+        field = np.tile(30.0 * 10 ** (-0.4 * (np.full(n, 11.0) - ZERO_POINT)), (60, 1))
+        night = noisy_night(field=field_of(field, field * 0.005))
+        notes = standardised(night, ensemble="field").notes
+        assert any(note.startswith(f"only {n} field stars") for note in notes) == few
 
 
 # ------------------------------------------------------------------- a colour fitted to the night

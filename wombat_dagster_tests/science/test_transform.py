@@ -5,7 +5,7 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from wombat_dagster.domain import Coefficient
+from wombat_dagster.domain import Coefficient, Transformation
 from wombat_dagster.science.transform import (
     StandardStars,
     _York,
@@ -17,6 +17,7 @@ from wombat_dagster.science.transform import (
     night_means,
     pool,
 )
+from wombat_dagster_tests.magnitude_tables import AIR_TERMS, K2_B, standardised, through_the_air
 
 TRUE = {"B": 0.09, "V": -0.06, "R": -0.04, "I": 0.03}  # Tb_bv, Tv_bv, Tr_vi, Ti_vi
 NIGHT = dt.date(2025, 10, 14)
@@ -200,6 +201,60 @@ def test_names_are_those_of_domain_section_6():
     assert "Tv_bv" in coefficient_names("V")  # one filter is enough against a catalogue's colour
 
 
+K2, AIRMASS = -0.03, 1.3
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("Tb_bv", 0.09 + 0.03 * 1.3, 0.09),
+        ("Tbv", 1 / (1 - 0.15 - 0.03 * 1.3), 1 / (1 - 0.15)),
+        ("Tv_bv", -0.06, -0.06),
+    ],
+)
+def test_second_order_extinction_is_taken_out_of_the_slope(name, inside, outside):
+    """B = b - k2 X (B - V) + T (B - V): by hand the slope of B - b is T - k2 X, 0.129 for 0.09."""
+    colour = np.linspace(0.0, 1.5, 25)
+    v_mag, nothing = np.full(25, 12.0), np.full(25, 0.005)
+    catalogue = {"B": v_mag + colour, "V": v_mag}
+    through_the_air = {
+        "B": catalogue["B"] - 0.09 * colour + K2 * AIRMASS * colour,
+        "V": v_mag + 0.06 * colour,
+    }
+    fields = {
+        "names": tuple(map(str, range(25))),
+        "instrumental_mag": through_the_air,
+        "instrumental_error_mag": dict.fromkeys("BV", nothing),
+        "catalogue_mag": catalogue,
+        "catalogue_error_mag": dict.fromkeys("BV", nothing),
+    }
+    raw = fit_coefficient(StandardStars(**fields), name)
+    found = fit_coefficient(StandardStars(**fields, colour_extinction={"B": K2 * AIRMASS}), name)
+    assert (raw.value, found.value) == pytest.approx((inside, outside), abs=1e-6)
+    assert (raw.outside_atmosphere, found.outside_atmosphere) == (False, name != "Tv_bv")
+
+
+def test_a_low_night_has_no_bias_by_a_coefficient_from_a_high_field():
+    """The field at airmass 1.3, the night from 1.1 to 2.2; with k2 in both, it counts once."""
+    colour = np.linspace(0.0, 1.5, 25)
+    catalogue = {"B": 12.0 + colour, "V": np.full(25, 12.0)}
+    error = dict.fromkeys("BV", np.full(25, 0.005))
+    field = StandardStars(
+        names=tuple(map(str, range(25))),
+        instrumental_mag={"B": catalogue["B"] - (AIR_TERMS["B"] - K2_B * AIRMASS) * colour},
+        instrumental_error_mag=error,
+        catalogue_mag=catalogue,
+        catalogue_error_mag=error,
+        colour_extinction={"B": K2_B * AIRMASS},
+    )
+    term = Transformation(
+        coefficient_name="Tb_bv", coefficient=fit_coefficient(field, "Tb_bv").value,
+        coefficient_error=0.005, colour_index="B-V", target_colour=0.1, target_colour_error=0.02,
+    )  # fmt: skip
+    got = standardised(through_the_air("B"), term, extinction_colour={"B": K2_B})
+    assert got.t1_mag == pytest.approx([11.1] * 12, abs=1e-6)
+
+
 # ----------------------------------------------------------------------- many frames of a field
 
 
@@ -268,6 +323,12 @@ def test_fields_that_disagree_have_the_error_of_their_scatter():
 def test_nights_on_one_field_share_the_catalogue_s_errors():
     found = pool([night(-0.06, 0.01, day) for day in range(9)])
     assert found.error == pytest.approx(0.01)
+
+
+def test_a_field_is_one_however_its_directory_is_spelled():
+    spelled = [night(-0.06, 0.01, day, f) for day, f in enumerate(("SA 98", "sa_98", "SA98"))]
+    assert pool(spelled).error == pytest.approx(0.01)
+    assert pool([*spelled, night(-0.06, 0.01, 9, "SA 104")]).error < 0.008
 
 
 def test_the_night_that_sticks_out_is_named_and_kept():

@@ -141,7 +141,11 @@ def test_a_single_frame_gives_a_constant_colour():
     assert got.colour == pytest.approx([0.5] * 3)
     assert got.constant
     assert got.own_weight == pytest.approx([0, 0, 0])
-    assert got.other_error == pytest.approx([0.01 * np.sqrt(1.5)] * 3)
+    noise = 0.01 * np.sqrt(1.5)
+    held = 0.3 * 10 * 0.005  # B and V change by 10 mag a day, their difference by 0.3 of that
+    assert got.other_error == pytest.approx(
+        [np.hypot(noise, held)] * 2 + [np.hypot(noise, 3 * held)], rel=1e-4
+    )
 
 
 def test_series_one_after_the_other_are_joined_where_they_meet():
@@ -149,6 +153,23 @@ def test_series_one_after_the_other_are_joined_where_they_meet():
     got = colour_at(late, curve(early, [10.4, 10.5]), curve(late, [10.1, 10.7]), "red")
     assert got.colour == pytest.approx([0.4, 0.4])
     assert got.constant
+    # V changes by 60 mag a day, the gap is 0.01 d; the second frame is 0.01 d from where they meet
+    assert got.drift_mag == pytest.approx(0.6, rel=1e-4)
+    noise = np.hypot(0.01, 0.01)
+    assert got.other_error == pytest.approx(
+        [np.hypot(noise, 0.6), np.hypot(noise, np.hypot(0.6, 0.1))], rel=1e-4
+    )
+
+
+def test_the_noise_of_a_constant_star_is_no_change_between_two_blocks():
+    rng, early, late = np.random.default_rng(3), np.linspace(0, 0.01, 8), np.linspace(0.05, 0.06, 8)
+    drifts = [
+        colour_at(
+            late, curve(early, rng.normal(10, 0.01, 8)), curve(late, rng.normal(10, 0.01, 8))
+        ).drift_mag
+        for _ in range(100)
+    ]
+    assert np.mean(np.array(drifts) == 0) > 0.97
 
 
 def test_a_frame_farther_than_a_tenth_of_a_day_from_a_filter_is_not_near():
@@ -412,6 +433,52 @@ def test_a_colour_for_less_than_half_the_night_is_no_colour():
         )
 
 
+def test_a_star_that_changes_between_two_blocks_has_no_colour():
+    """B, an hour's gap of 0.04 d, then V: T1 fades by 14.7 mag a day in b, 11.5 in v."""
+    early, late = np.linspace(0, 0.01, 6), np.linspace(0.05, 0.06, 6)
+    got = two_filters(true_table("V", late), true_table("B", early))
+    assert (got.method, got.transformed) == ("ensemble", False)
+    (note,) = [one for one in got.notes if one.startswith("no B-V from two filters")]
+    assert "T1 changes by 0.59 mag" in note
+    assert "between the frames of B and those of V, at most 0.1 wanted" in note
+    at_once = np.linspace(0.011, 0.02, 6)
+    near = two_filters(true_table("V", at_once), true_table("B", early))
+    assert near.method == "two-filter"
+    meanwhile = 0.06 / 0.85 * 0.015  # 0.001 d, 15 mag a day
+    assert near.zp_err_mag > np.hypot(0.02 / np.sqrt(3), 0.9 * meanwhile)
+
+
+def test_a_sibling_whose_band_is_a_guess_gives_no_colour():
+    blue = dataclasses.replace(true_table("B"), filter="b", band_confirmed=False)
+    got = two_filters(true_table("V"), blue)
+    assert (got.method, got.transformed) == ("ensemble", False)
+    assert (
+        "no B-V from two filters: filter 'b' taken for B is not confirmed: say it in "
+        "[instrument.filters]"
+    ) in got.notes
+    slopes = SLOPES | {"V": (-0.07, "V", "I")}
+    own, *others = (true_table(band, slopes=slopes) for band in "RVI")
+    assert two_filters(own, *others).transformed
+    guessed = two_filters(dataclasses.replace(own, band_confirmed=False), *others)
+    assert not guessed.transformed
+    assert "not transformed: filter 'Bessell R' taken for R is not confirmed" in (
+        "; ".join(guessed.notes)
+    )
+
+
+def test_a_sibling_without_a_gain_has_the_errors_that_its_comps_show():
+    """Formal SNR 2, the comps scatter by 0.01 mag: T1 is well seen."""
+    blue = true_table("B", error_mag=0.5, gain_e_adu=None)
+    noise = 1 + 0.01 * np.random.default_rng(2).normal(size=blue.measured.flags.shape)
+    measured = dataclasses.replace(
+        blue.measured, source_sky_adu=blue.measured.source_sky_adu * noise
+    )
+    got = two_filters(true_table("V"), dataclasses.replace(blue, measured=measured))
+    assert got.method == "two-filter"
+    known = two_filters(true_table("V"), dataclasses.replace(blue, measured=measured, gain_e_adu=2))
+    assert known.method == "ensemble"
+
+
 def test_a_measured_colour_goes_before_a_supplied_one():
     night = with_catalogue_colours(true_table("V"))
     assert two_filters(night, transformation=SUPPLIED).method == "ensemble+colour"
@@ -480,10 +547,14 @@ def test_errors_of_the_coefficients_are_the_night_s():
 
 
 def test_a_colour_from_one_frame_has_its_noise_in_the_zero_point_error():
-    """The same on all V frames: 0.06/0.85 of B's σ and V's at one moment, not frame to frame."""
+    """The same on all V frames: 0.06/0.85 of B's σ and V's at one moment, not frame to frame.
+
+    T1 changes by 11.5 mag a day in v, its colour by 0.3 of that, over 0.02 d on the median frame.
+    """
     own, blue = true_table("V"), true_table("B", LONG[8:9], error_mag=0.1)
     got, quiet = two_filters(own, blue, errors={}), two_filters(own, true_table("B"), errors={})
     sigma = np.hypot(0.1 * np.sqrt(1 + 1 / 3), 0.004)
+    sigma = np.hypot(sigma, 0.3 * (0.9 + 0.06 * 0.3) / 0.08 * 0.02)
     added = np.sqrt(got.zp_err_mag**2 - quiet.zp_err_mag**2)
     assert added == pytest.approx(0.06 / 0.85 * sigma, rel=0.01)
     # T1's own and the three comps' formal one: without noise they agree better than they can

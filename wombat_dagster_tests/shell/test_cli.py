@@ -1,3 +1,4 @@
+import datetime as dt
 import json
 import subprocess
 import sys
@@ -8,9 +9,13 @@ from click.testing import CliRunner
 
 from wombat_dagster import config
 from wombat_dagster.cli import main, toml_text
-from wombat_dagster.domain import FrameKind
+from wombat_dagster.domain import Coefficient, FrameKind
+from wombat_dagster.jobs import OBSERVATION_ASSETS
+from wombat_dagster.products import PRODUCTS, read_product
 from wombat_dagster.simulate.aavso import Service
+from wombat_dagster.store.coefficients import record_coefficients
 from wombat_dagster.store.status import StatusDatabase
+from wombat_dagster.store.tables import UnreadableProduct
 
 FIRST_V = "20251014__SV_Wom__V"
 LONG_REASON = (
@@ -292,3 +297,56 @@ def test_the_rehearsal_knows_what_the_database_knows(known):
         assert observatory.status.night_frames(date, FrameKind.LIGHT) == frames
         observatory.status.set_status(known.rows[0].observation.key, {"apphot": "held"})
     assert "held" not in {row.apphot for row in known.rows}
+
+
+@pytest.mark.parametrize("command", [["status"], ["run"], ["comps", "SV Wom"]])
+def test_a_database_that_is_none_is_refused_with_the_backup_to_restore(wombat, tmp_path, command):
+    file = tmp_path / "wombat.toml"
+    file.write_text("")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "wombatpipeline.db").write_bytes(b"not a database " * 100)
+    (tmp_path / "wombatpipeline.db.20251015T101010Z.backup").write_bytes(b"")
+    ended = wombat(*command, config_file=file)
+    assert ended.exit_code == 2
+    assert "is no SQLite database" in ended.output
+    assert "wombatpipeline.db.20251015T101010Z.backup" in ended.output
+
+
+def test_a_damaged_product_is_named_by_its_file_and_made_anew_when_asked_for(wombat, place):
+    """Every product of the observation is damaged in turn at once: nothing of it is believed."""
+    place.take("20251014/Bias/*.fit", "20251014/Flat/**/*V*.fit", "20251014/Light/*/*V.fit")
+    file = place.root / "wombat.toml"
+    wombat("run", config_file=file)
+    for asset in OBSERVATION_ASSETS:
+        product = PRODUCTS[asset]
+        path = product.path(place.observatory.layout, FIRST_V)
+        path.write_bytes(b"\xff\xfe" + path.read_bytes()[:50])
+        if not path.name.endswith(".png"):
+            with pytest.raises(UnreadableProduct, match=path.name):
+                read_product(place.observatory, asset, FIRST_V)
+    assert wombat("run", config_file=file).exit_code == 0
+    ended = wombat("run", "20251014", "SV Wom", config_file=file)
+    assert ended.exit_code == 0, ended.output
+    for asset in OBSERVATION_ASSETS:
+        read_product(place.observatory, asset, FIRST_V)
+
+
+def test_magnitudes_made_anew_are_counted_and_shown(wombat, place):
+    """A coefficient changes: nothing is measured again, the magnitudes of the night are made."""
+    place.take("20251014/Bias/*.fit", "20251014/Flat/**/*V*.fit", "20251014/Light/*/*V.fit")
+    file = place.root / "wombat.toml"
+    wombat("run", config_file=file)
+    record_coefficients(
+        place.observatory.status,
+        [
+            Coefficient(
+                name="Tv_bv", value=-0.05, error=0.01, date=dt.date(2025, 10, 1), camera=None,
+                source="tg.ini",
+            )
+        ],
+    )  # fmt: skip
+    ended = wombat("run", config_file=file)
+    assert ended.exit_code == 0, ended.output
+    assert "magnitudes made anew: 1 observation." in ended.stdout
+    assert "SV Wom" in ended.stdout
+    assert "No observation is unfinished." in wombat("run", config_file=file).stdout

@@ -1,13 +1,16 @@
 """Transformation coefficients on the road: fitted to a field, pooled, imported, put to use."""
 
 import datetime as dt
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.time import Time
 from click.testing import CliRunner
 
 from wombat_dagster.commands.transform import transform
-from wombat_dagster.domain import Coefficient
+from wombat_dagster.domain import Coefficient, FrameGroup
+from wombat_dagster.simulate.night import altitudes_deg, young_airmass
 from wombat_dagster.simulate.sky import sexagesimal
 from wombat_dagster.stages.coefficients import coefficients_of
 from wombat_dagster.stages.siblings import COEFFICIENTS, stale_inputs, stale_magnitudes
@@ -16,6 +19,8 @@ from wombat_dagster.store.coefficients import (
     record_coefficients,
     stored_coefficients,
 )
+from wombat_dagster_tests.conftest import SITE
+from wombat_dagster_tests.curves import light, observation
 
 NIGHT = dt.date(2025, 10, 14)
 B, V = "20251014__SV_Wom__B", "20251014__SV_Wom__V"
@@ -99,6 +104,84 @@ def test_a_file_imported_again_replaces_itself(place, tmp_path):
     invoke(place, "20251001", "--import", file)
     (one,) = stored_coefficients(place.observatory.status)
     assert (one.name, one.date, one.camera) == ("Tv_bv", dt.date(2025, 10, 1), None)
+
+
+def test_a_fit_that_holds_the_air_is_not_used_where_second_order_extinction_is_known(place):
+    """Tb_bv of before: k2 would count twice. Tv_bv and Tb_ub have no k2 to add."""
+    status = place.observatory.status
+    before = [fit("Tb_bv", 0.13), fit("Tv_bv", -0.06), fit("Tb_ub", 0.02)]
+    record_coefficients(status, before)
+    place.configure(tail="[[instrument]]\nextinction_colour = { B = -0.03 }")
+    found = coefficients_of(place.observatory, CAMERA, NIGHT)
+    assert found.values == {"Tv_bv": -0.06, "Tb_ub": 0.02}
+    words = "not used: Tb_bv of fit M67 2025-10-14: it holds the airmass of its field"
+    assert words in found.source
+    assert words in " ".join(invoke(place, "--list").output.split())
+    record_coefficients(status, [replace(before[0], value=0.09, outside_atmosphere=True)])
+    again = coefficients_of(place.observatory, CAMERA, NIGHT)
+    assert again.values == {"Tb_bv": 0.09, "Tv_bv": -0.06, "Tb_ub": 0.02}
+    assert "not used" not in again.source
+    place.configure()
+    assert "Tb_bv" not in coefficients_of(place.observatory, CAMERA, NIGHT).values
+
+
+def test_a_coefficient_of_the_configuration_is_taken_as_it_is_said(place):
+    record_coefficients(place.observatory.status, [fit("Tb_bv", 0.13)])
+    place.configure(
+        tail="[[instrument]]\nextinction_colour = { B = -0.03 }\ntransform = { Tb_bv = 0.09 }"
+    )
+    found = coefficients_of(place.observatory, CAMERA, NIGHT)
+    assert (found.values, found.source) == ({"Tb_bv": 0.09}, "configuration (Tb_bv)")
+
+
+def lights(place, *cameras):
+    """Record a light frame of each camera, each of an observation of its own."""
+    units = [observation(night) for night in range(len(cameras))]
+    frames = [
+        replace(
+            light(unit),
+            group=FrameGroup(width_px=9, height_px=9, binning="1x1", camera=camera, readout=None),
+        )
+        for unit, camera in zip(units, cameras, strict=True)
+    ]
+    place.observatory.status.record_scan(frames, {unit.date for unit in units})
+
+
+def test_a_file_without_a_camera_is_refused_where_there_are_several(place, tmp_path):
+    lights(place, "QHY 600 M", "QHY 268")
+    file = tmp_path / "tg.ini"
+    file.write_text(INI, encoding="utf-8")
+    for asked in ((), ("--camera", "qhy")):
+        refused = invoke(place, "--import", file, *asked)
+        assert refused.exit_code == 2
+        assert "2 are meant: QHY 268, QHY 600 M; --camera says it" in refused.output
+    assert invoke(place, "--import", file, "--camera", "600").exit_code == 0
+    assert {one.camera for one in stored_coefficients(place.observatory.status)} == {"QHY 600 M"}
+    assert coefficients_of(place.observatory, "qhy 600 m", NIGHT).values != {}
+    assert coefficients_of(place.observatory, "QHY 268", NIGHT).values == {}
+
+
+def test_a_file_is_of_the_one_camera_that_is_known(place, tmp_path):
+    lights(place, "QHY 268")
+    file = tmp_path / "tg.ini"
+    file.write_text(INI, encoding="utf-8")
+    assert "They hold for QHY 268," in invoke(place, "--import", file).output
+    assert coefficients_of(place.observatory, "QHY 600 M", NIGHT).values == {}
+    assert invoke(place, "--forget", "tg.ini", "--camera", "268").exit_code == 0
+    assert stored_coefficients(place.observatory.status) == []
+
+
+def test_a_file_from_before_a_second_camera_serves_neither_and_says_so(place, tmp_path):
+    file = tmp_path / "tg.ini"
+    file.write_text(INI, encoding="utf-8")
+    assert invoke(place, "--import", file).exit_code == 0
+    assert coefficients_of(place.observatory, "QHY 268", NIGHT).values != {}
+    lights(place, "QHY 600 M", "QHY 268")
+    found = coefficients_of(place.observatory, "QHY 268", NIGHT)
+    assert found.values == {}
+    assert "may be of QHY 268 or QHY 600 M, import it again with --camera" in found.source
+    assert invoke(place, "--import", file, "--camera", "268").exit_code == 0
+    assert {one.camera for one in stored_coefficients(place.observatory.status)} == {"QHY 268"}
 
 
 # ---------------------------------------------------------------------------- what becomes stale
@@ -201,6 +284,28 @@ def test_a_field_that_vsx_does_not_know_gives_the_telescope_s_coefficients(stand
     assert names == {"transform.csv", "transform.png", "transform_stars.csv"}
     assert "frames" in (directory / "transform_stars.csv").read_text()
     assert "Tb_bv" in invoke(standard_field, "--list").output
+
+
+def test_second_order_extinction_of_the_field_is_taken_out(standard_field, sky):
+    """Once more with k2 = -0.03: Tb_bv moves by k2 X, X of the simulated frames (Young 1994)."""
+    status = standard_field.observatory.status
+    before = {one.name: one for one in stored_coefficients(status)}
+    standard_field.configure(tail="[[instrument]]\nextinction_colour = { B = -0.03 }")
+    try:
+        result = invoke(standard_field, "20251014", "SA 98")
+        assert result.exit_code == 0, result.output
+        after = {one.name: one for one in stored_coefficients(status)}
+    finally:
+        standard_field.configure()
+    key = next(k for k in status.light_cameras() if "SA_98" in k and k.endswith("B"))
+    frames = standard_field.product("reduced_frames", key).frames
+    jd = np.array([Time(f.start_utc).jd + f.exposure_s / 172800 for f in frames])
+    field = sky.field.comps[0]
+    airmass = young_airmass(altitudes_deg(jd, SITE, field.ra_deg, field.dec_deg)).mean()
+    moved = after["Tb_bv"].value - before["Tb_bv"].value
+    assert moved == pytest.approx(-0.03 * airmass, rel=0.01)
+    assert after["Tv_bv"].value == before["Tv_bv"].value
+    assert [after[n].outside_atmosphere for n in ("Tb_bv", "Tbv", "Tv_bv")] == [True, True, False]
 
 
 def test_a_dry_run_stores_and_writes_nothing(standard_field):

@@ -1,5 +1,6 @@
 """``wombat comps``: a person pins and bans comps, and the next run does so."""
 
+import dataclasses
 import datetime as dt
 
 import numpy as np
@@ -9,8 +10,10 @@ from click.testing import CliRunner
 from wombat_dagster import config, runs
 from wombat_dagster.commands.comps import comps
 from wombat_dagster.domain import Unused
+from wombat_dagster.products import PRODUCTS
 from wombat_dagster.reports.finding_chart import MarkKind
 from wombat_dagster.stages.finding_chart import chart_stars, finding_chart, marks_on
+from wombat_dagster.stages.photometry import _words_on_check
 from wombat_dagster.stages.pixels import CalibratedFrames
 from wombat_dagster.stages.sequence import solved_frames
 
@@ -95,6 +98,23 @@ def test_a_check_star_that_was_chosen_is_t2(place, wombat_comps):
     assert ledger(place)[chosen].role == "T2"
 
 
+def test_a_check_star_that_cannot_serve_is_in_the_notes_of_the_magnitudes(place, wombat_comps):
+    """One that the chart does not have, and one whose light shows that it cannot serve."""
+    place.configure(tail='[[target]]\ndirectory = ["SV Wom"]\ncheck = "000-XXX-999"')
+    assert place.run(night=NIGHT, nights=False) == {}
+    notes = place.product("standard_magnitudes", KEY).notes
+    assert "the check star asked for, 000-XXX-999, is not usable" in notes
+    place.configure()
+    t2 = of(place, role="T2")
+    wombat_comps("--check", t2)
+    lost = dataclasses.replace(
+        ledger(place)[t2], role=None, reason=Unused.SATURATED, detail="saturated on 3 of 8 frames"
+    )
+    assert _words_on_check(
+        place.observatory, place.row("SV Wom").observation, place.product("comp_list", KEY), [lost]
+    ) == [f"the check star asked for, {t2}, is not usable: saturated on 3 of 8 frames"]
+
+
 def test_wombat_toml_wins_where_both_speak(place, wombat_comps):
     chosen, other = of(place, role="C4"), of(place, role="C5")
     place.configure(tail=f'[[target]]\ndirectory = ["SV Wom"]\ncheck = "{other}"')
@@ -111,6 +131,10 @@ def test_wombat_toml_wins_where_both_speak(place, wombat_comps):
         (["--pin", "000-XXX-999"], "000-XXX-999: not on the chart of SV Wom, which has 12 stars"),
         (["--clear", "000-XXX-999"], "nothing was chosen for 000-XXX-999"),
         (["--pin", "000-A", "--ban", "000-a"], "000-A: one choice a star"),
+        (["--pin", ""], "an empty AUID is no star"),
+        (["--check", " "], "an empty AUID is no star"),
+        (["--pin", "000-\x1b[2J"], "000-\N{REPLACEMENT CHARACTER}[2J: not on the chart"),
+        (["--pin", "no-such"], "wombat comps 'SV Wom' lists them"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_changes(place, wombat_comps, arguments, words):
@@ -125,6 +149,58 @@ def test_an_unknown_target_is_refused_with_those_there_are(wombat_comps):
     answer = CliRunner().invoke(comps, ["RZ Abc"])
     assert answer.exit_code == 2
     assert 'no target "RZ Abc"; there are: SV Wom' in answer.output
+
+
+def test_the_target_itself_is_no_comp(place, wombat_comps):
+    itself = place.product("variable", KEY).auid
+    answer = wombat_comps("--pin", itself)
+    assert answer.exit_code == 2
+    assert f"{itself} is SV Wom itself" in answer.output
+
+
+def test_the_name_of_a_directory_of_products_serves_too(place, wombat_comps):
+    answer = CliRunner().invoke(comps, ["sv_wom"])
+    assert answer.exit_code == 0
+    assert answer.output == wombat_comps().output
+
+
+@pytest.fixture
+def row_as_it_was(place):
+    row = place.row("SV Wom")
+    yield
+    words = {"proc": row.proc, "apphot": row.apphot, "reason": row.reason}
+    place.observatory.status.set_status(KEY, words)
+
+
+def test_what_ended_before_shows_its_word_and_nothing_that_was_measured_before(
+    place, wombat_comps, row_as_it_was
+):
+    """All comps are banned and the run ends with nocomps: the old table is not believed."""
+    roles = {auid: entry.role for auid, entry in ledger(place).items() if entry.role}
+    bans = [word for auid in roles for word in ("--ban", auid)]
+    answer = wombat_comps(*bans)
+    assert f"Every star that served is banned ({len(roles)})" in answer.output
+    place.observatory.status.set_status(
+        KEY, {"apphot": "nocomps", "reason": "none of 12 stars is usable"}
+    )
+    output = wombat_comps().output
+    assert "SV Wom V, 2025-10-14: nocomps – none of 12 stars is usable" in output
+    lines = [line.split() for line in output.splitlines()]
+    for auid, role in roles.items():
+        (line,) = [words for words in lines if words[:1] == [auid]]
+        assert line[-1] == "ban"
+        assert role not in line
+
+
+def test_a_damaged_table_is_said_with_what_makes_it_anew(place, wombat_comps):
+    path = PRODUCTS["photometry_table"].path(place.observatory.layout, KEY)
+    content = path.read_bytes()
+    try:
+        path.write_bytes(content[: len(content) // 2])
+        output = wombat_comps().output
+    finally:
+        path.write_bytes(content)
+    assert "its photometry.npz is damaged; wombat run 20251014 'SV Wom' makes it anew" in output
 
 
 def test_the_finding_chart_marks_the_stars_where_the_frame_shows_them(place):

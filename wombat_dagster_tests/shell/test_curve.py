@@ -215,6 +215,18 @@ def test_the_exoplanet_report_takes_its_facts_from_the_products(root):
         assert f"{line}\n" in text
 
 
+def test_scintillation_is_in_the_errors_of_the_report(root):
+    """0.35 m, sea level, 60 s, airmass 1.1: 0.0012 of each star alone, as much as the photons."""
+    errors = []
+    for night, aperture_m in ((3, None), (4, 0.35)):
+        key = store_transit(night, telescope_aperture_m=aperture_m, site_elevation_m=0.0)
+        assert wombat_curve("WASP-135", "--format", "exoplanet").exit_code == 0
+        text = (root / "products" / "curves" / f"{key}_exoplanet.txt").read_text()
+        rows = [line.split(",") for line in text.splitlines() if not line.startswith("#")]
+        errors.append(float(rows[0][2]))
+    assert np.sqrt(errors[1] ** 2 - errors[0] ** 2) > 0.001
+
+
 def test_what_the_report_must_say_and_nobody_knows_is_refused_in_one_go(root):
     store_transit(3, target="WASP-135", band_confirmed=False)
     (root / "wombat.toml").write_text("")

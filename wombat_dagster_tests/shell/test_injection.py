@@ -3,14 +3,17 @@
 import datetime as dt
 import hashlib
 import os
+import re
+import signal
 import subprocess
 import sys
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from wombat_dagster.commands.inject import inject
+from wombat_dagster.commands.inject import MagRange, _print_bins, inject
 from wombat_dagster.domain import Observation
 from wombat_dagster.injection import (
     InjectedStar,
@@ -33,6 +36,7 @@ TOML = """
 latitude_deg = {site.latitude_deg}
 longitude_deg = {site.longitude_deg}
 [[instrument]]
+filters = {{ B = "B", V = "V" }}
 transform = {{ Tb_bv = {telescope.tb_bv}, Tv_bv = {telescope.tv_bv} }}
 [astap]
 program = "/nowhere/astap_cli"
@@ -141,8 +145,9 @@ def test_headers_of_the_copies_are_those_of_the_night(night, injected):
 def test_the_table_tells_every_bin(injected):
     output = injected[0].output
     assert "Pull" in output
-    assert "11.5–12.0" in output
-    assert "14.5–15.0" in output
+    bins = re.findall(r"1\d\.\d–1\d\.\d", output)
+    assert "11.5–12.0" in bins
+    assert len(set(bins)) >= 4
 
 
 @pytest.mark.slow
@@ -153,6 +158,7 @@ def test_the_table_tells_every_bin(injected):
         (["20251015", "SV Wom", "--filter", "Ic"], "there: B, V"),
         (["20251015", "SV Wom", "--stars", "200"], "empty places"),
         (["20251015", "SV Wom", "--mag-range", "15:11"], "brighter one comes first"),
+        (["20251015", "SV Wom", "--keep", "/dev/null/below"], "--keep /dev/null/below: "),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_words(night, monkeypatch, arguments, words):
@@ -160,6 +166,88 @@ def test_what_cannot_be_done_is_refused_in_words(night, monkeypatch, arguments, 
     result = CliRunner().invoke(inject, arguments)
     assert result.exit_code == 2
     assert words in result.output
+
+
+@pytest.mark.parametrize("words", ["nan:14", "11:inf", "11:30", "-9:11", "12:12", "11", "a:b"])
+def test_magnitudes_that_no_star_has_are_refused(words):
+    with pytest.raises(click.BadParameter, match=r"magnitudes|brighter"):
+        MagRange().convert(words, None, None)
+    assert MagRange().convert("-1:11.5", None, None) == (-1.0, 11.5)
+
+
+@pytest.mark.slow
+def test_where_the_points_cannot_be_written_nothing_is_begun(night, monkeypatch):
+    monkeypatch.setenv("WOMBAT_CONFIG", str(night[0] / "wombat.toml"))
+    monkeypatch.setattr(
+        "wombat_dagster.commands.inject._run_road", lambda _root: pytest.fail("it began")
+    )
+    observatory = open_observatory(night[0] / "wombat.toml")
+    first = observatory.status.targets()[0].observation
+    file = observatory.layout.product_path(first, "injection.csv")
+    before = file.read_bytes() if file.exists() else None
+    file.unlink(missing_ok=True)
+    file.mkdir()
+    try:
+        result = CliRunner().invoke(inject, ["20251015", night[1]])
+    finally:
+        file.rmdir()
+        if before is not None:
+            file.write_bytes(before)
+    assert result.exit_code == 2
+    assert "injection.csv cannot be written: a directory is there" in result.output
+
+
+@pytest.mark.slow
+def test_a_night_that_ended_before_is_refused_with_its_word(night, monkeypatch):
+    monkeypatch.setenv("WOMBAT_CONFIG", str(night[0] / "wombat.toml"))
+    status = open_observatory(night[0] / "wombat.toml").status
+    key, was = status.targets()[0].observation.key, status.targets()[0].apphot
+    status.set_status(key, {"apphot": "nocomps", "reason": "all are banned"})
+    try:
+        result = CliRunner().invoke(inject, ["20251015", night[1]])
+    finally:
+        status.set_status(key, {"apphot": was, "reason": None})
+    assert result.exit_code == 2
+    assert "is nocomps: no magnitudes to inject by (all are banned)" in result.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_it_takes_the_copies_and_their_run_away(tmp_path, number):
+    """The command waits for its child, which never ends; then it is told to end."""
+    code = (
+        "import subprocess, sys, wombat_dagster.commands.inject as c\n"
+        "def popen(_arguments, **options):\n"
+        "    words = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        "    child = real(words, **options)\n"
+        "    print(child.pid, flush=True)\n"
+        "    return child\n"
+        "real, c.subprocess.Popen = subprocess.Popen, popen\n"
+        "with c._ended_by_signals(), c._place(None) as root:\n"
+        "    c._run_road(root)\n"
+    )
+    command = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    child = int(command.stdout.readline())
+    assert list(tmp_path.iterdir())
+    command.send_signal(number)
+    command.communicate(timeout=60)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_what_is_not_known_is_a_dash_in_the_table(capsys):
+    lost = recovered(12.2, [np.nan, np.nan], error=np.nan)
+    _print_bins(bins([lost]))
+    output = capsys.readouterr().out
+    assert "nan" not in output
+    (row,) = [line for line in output.splitlines() if "12.0–12.5" in line]
+    assert row.split()[-4:] == ["–"] * 4
 
 
 @pytest.mark.slow

@@ -8,17 +8,28 @@ import pytest
 
 from wombat_dagster.assets.photometry import describe_magnitudes
 from wombat_dagster.products import PRODUCTS
-from wombat_dagster.stages.siblings import sibling_versions, stale_magnitudes
+from wombat_dagster.stages.coefficients import coefficients_of
+from wombat_dagster.stages.siblings import COEFFICIENTS, sibling_versions, stale_magnitudes
 from wombat_dagster.stages.standard import standard_magnitudes_of
 
 B, V = "20251014__SV_Wom__B", "20251014__SV_Wom__V"
-INSTRUMENT = "[[instrument]]\ntransform = { Tb_bv = 0.05, Tv_bv = -0.06 }"
+INSTRUMENT = (
+    '[[instrument]]\ntransform = { Tb_bv = 0.05, Tv_bv = -0.06 }\nfilters = { B = "B", V = "V" }'
+)
 
 
 def made(place, key, asset, version, inputs=None):
     place.observatory.status.record_product(
         key, asset, path="x", content_hash="x", version=version, inputs=inputs or {}, status={}
     )
+
+
+def with_coefficients(place, inputs=None):
+    """Return inputs together with the version of the coefficients in force."""
+    rows = {row.observation.key: row.observation for row in place.observatory.status.targets()}
+    camera = place.observatory.status.light_cameras()[V]
+    version = coefficients_of(place.observatory, camera, rows[V].date).version
+    return {**(inputs or {}), COEFFICIENTS: version}
 
 
 def stale(place):
@@ -39,11 +50,17 @@ def pair(place):
 
 def test_magnitudes_are_stale_until_they_know_the_sibling_s_version(pair):
     assert stale(pair) == [V]
-    made(pair, V, "standard_magnitudes", "2", inputs={B: "1"})
+    made(pair, V, "standard_magnitudes", "2", inputs=with_coefficients(pair, {B: "1"}))
     assert stale(pair) == []
     made(pair, B, "photometry_table", "2")
     assert stale(pair) == [V]
     assert sibling_versions(pair.observatory, pair.row("SV Wom").observation) == {B: "2"}
+
+
+def test_magnitudes_are_stale_when_a_coefficient_of_the_configuration_changes(pair):
+    made(pair, V, "standard_magnitudes", "2", inputs=with_coefficients(pair, {B: "1"}))
+    pair.configure(tail=INSTRUMENT.replace("-0.06", "-0.07"))
+    assert stale(pair) == [V]
 
 
 def test_without_coefficients_nothing_is_stale_and_no_observation_is_read(pair, monkeypatch):
@@ -76,7 +93,7 @@ def test_a_sibling_of_another_camera_is_none(place, sky, edit):
     place.observatory.scan()
     for key in (B, V):
         made(place, key, "photometry_table", "1")
-        made(place, key, "standard_magnitudes", "1")
+        made(place, key, "standard_magnitudes", "1", inputs=with_coefficients(place))
     assert len(set(place.observatory.status.light_cameras().values())) == 2
     assert stale(place) == []
     assert sibling_versions(place.observatory, place.row("SV Wom").observation) == {}
@@ -95,7 +112,8 @@ def test_the_number_of_queries_does_not_grow_with_the_observations(pair, monkeyp
                 ("2025-10-14", f"S{number}", "V", "20251014", f"20251014__S{number}__V"),
             )
     for number in range(20):
-        made(pair, f"20251014__S{number}__V", "standard_magnitudes", "1")
+        key = f"20251014__S{number}__V"
+        made(pair, key, "standard_magnitudes", "1", inputs=with_coefficients(pair))
     opened.clear()
     assert stale(pair) == [V]
     assert len(opened) == one
@@ -167,7 +185,7 @@ def test_a_lost_sibling_is_none_and_noted(measured, how):
     finally:
         path.write_bytes(whole)
     assert f"no colour from {B}: its measurements are {how}" in magnitudes.notes
-    assert magnitudes.sibling_versions == {}
+    assert set(magnitudes.sibling_versions) == {COEFFICIENTS}
     assert magnitudes.method != "two-filter"
 
 

@@ -207,7 +207,9 @@ def test_a_failed_run_keeps_no_other_sibling_from_its_magnitudes(place, monkeypa
 
     measured(SV_WOM_V, "1")
     monkeypatch.setattr(siblings, "MAX_REQUESTS_PER_TICK", 1)
-    monkeypatch.setattr(siblings, "stale_magnitudes", lambda _: list(observations.values()))
+    monkeypatch.setattr(
+        siblings, "stale_inputs", lambda _: {key: {} for key in observations.values()}
+    )
     cursor = None
 
     def tick():

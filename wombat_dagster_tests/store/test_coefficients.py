@@ -9,6 +9,7 @@ from wombat_dagster.domain import Coefficient
 from wombat_dagster.store.coefficients import (
     forget_coefficients,
     record_coefficients,
+    replace_coefficients,
     stored_coefficients,
 )
 from wombat_dagster.store.status import StatusDatabase
@@ -51,3 +52,23 @@ def test_forgetting_is_by_source_and_if_said_by_camera_and_night(status):
     assert forget_coefficients(status, "fit M67", date=dt.date(2025, 10, 14)) == 1
     assert forget_coefficients(status, "tg.ini", camera="") == 1
     assert stored_coefficients(status) == []
+
+
+def test_a_night_fitted_again_keeps_nothing_of_the_former_fit(status):
+    """Tb_bv cannot be had any more: the old one must not go on serving."""
+    other = replace(FIT, name="Tb_bv", source="fit SA98")
+    record_coefficients(status, [FIT, replace(FIT, name="Tb_bv"), other])
+    again = replace(FIT, value=-0.07)
+    replace_coefficients(
+        status, [again], source="fit M67", camera="QHY 600", date=dt.date(2025, 10, 14)
+    )
+    assert stored_coefficients(status) == [other, again]
+
+
+def test_a_record_from_before_second_order_extinction_holds_the_air(status):
+    record_coefficients(status, [FIT])
+    with status._writing() as connection:
+        connection.execute(
+            "UPDATE coefficient SET record = json_remove(record, '$.outside_atmosphere')"
+        )
+    assert stored_coefficients(status) == [FIT]

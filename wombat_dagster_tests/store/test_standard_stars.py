@@ -48,11 +48,23 @@ def test_plain_bands_decimal_degrees_and_any_case_serve(tmp_path):
     assert star.bands["V"].error_mag is None  # 0 is not an error
 
 
+@pytest.mark.parametrize("between", [";", "\t"])
+def test_semicolons_and_tabs_serve_as_commas_do(tmp_path, between):
+    assert read(tmp_path, LANDOLT.replace(",", between)) == read(tmp_path, LANDOLT)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "has no stars"),
-        ("Name,V,B-V\nA,10,0.5\n", "line 2: no RA among the columns"),
+        ("Name,B,RA\nA,10,0.5\n", "has no columns DEC, V; there are Name, B, RA"),
+        (LANDOLT.replace("X 1,", ","), "line 4: no NAME"),
+        (LANDOLT.replace("12.334", "nan"), "line 3: v is 'nan', no number"),
+        (LANDOLT.replace("0.405", "inf"), "line 3: b-v is 'inf', no number"),
+        (LANDOLT.replace("12:00:00.0", "nan"), "line 4: RA is 'nan', not from 0 to 360"),
+        (LANDOLT.replace("-46:27", "-96:27"), "line 3: DEC is '-96:27:58.57', not from -90 to 90"),
+        (LANDOLT.replace("0.0115", "-0.0115"), "line 3: e_v is -0.0115: an error is not negative"),
+        (LANDOLT.replace("TPhe B", "TPhe I"), "line 3: TPhe I stands in line 2 already"),
         (LANDOLT.replace("12.334", "twelve"), "line 3: v is 'twelve', no number"),
         (LANDOLT.replace("12:00:00.0", "12h"), "line 4: RA is '12h', no angle"),
     ],

@@ -75,6 +75,20 @@ def test_a_decimal_comma_is_a_point_and_what_is_no_number_is_named():
     assert found.notes[0] == "not taken: Tb_bv = n/a"
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("Tv_bv= -0.0467", "Tv_bv= -0.6", "Tv_bv = -0.6000 is odd: from -0.5 to 0.5 is usual"),
+        ("Tbv= 1.2034", "Tbv= 0.12034", "Tbv = +0.1203 is odd: from 0.5 to 2.0 is usual"),
+        ("Tvi= 1.012", "Tvi= -1.012", "Tvi = -1.0120 is odd: from 0.5 to 2.0 is usual"),
+        ("Tv_bv= 0.007", "Tv_bv= -0.007", "Tv_bv: its error is negative in the file, -0.007"),
+    ],
+)
+def test_what_no_filter_set_should_have_is_warned_of(old, new, words):
+    assert read(FILE).warnings == ()
+    assert read(FILE.replace(old, new, 1)).warnings == (words,)
+
+
 def test_sloan_coefficients_are_not_taken_for_johnson_s():
     assert "Tg_gr = 0.1" in read(FILE.replace("Tbv= 1.2034", "Tg_gr= 0.1")).notes[0]
 
