@@ -173,7 +173,7 @@ def _import(
     where = printable(camera) if camera else "the camera, as long as there is one only"
     click.echo(f"They hold for {where}, in the instrument epoch of {day} (NIGHT says another).")
     _show_left_out(observatory, camera, day)
-    for note in found.notes:
+    for note in (*found.warnings, *found.notes):
         click.echo(printable(note))
     if found.extinction:
         words = ", ".join(f"{key} = {text}" for key, text in found.extinction.items())

@@ -22,6 +22,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(6)  # of a pixel's width, each 
 HALF_STAMP_FWHM = 8.0  # light beyond lies below the sky's noise of any star worth injecting
 MIN_HALF_STAMP_PX = 8
 OVERLAP_STEPS = 16  # of a pixel's width, each way: a circle's area to 1e-4
+SCALING = ("BSCALE", "BZERO")  # how stored counts become numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,21 +150,23 @@ def rewrite_image(
 
     `change` gets the counts as numbers, shape ``[y, x]``, and returns them anew. Where they differ
     they are rounded if the file holds whole numbers, and cut at `highest_adu` and at what the
-    file's type can hold; the other pixels, blank ones too, keep their bytes.
+    file's type can hold; the other pixels, blank ones too, keep their bytes. An image compressed
+    inside its file (``.fz``) is written uncompressed, under the same name.
 
     Raises
     ------
     ValueError
-        The image is compressed inside the file (``.fz``): its pixels cannot be replaced alone.
+        There is no image in the file.
     """
     content = source.read_bytes()
     is_packed = content[:2] == b"\x1f\x8b"
     if is_packed:
         content = gzip.decompress(content)
+    content = _uncompressed(content)
     with fits.open(io.BytesIO(content), do_not_scale_image_data=True, memmap=False) as hdus:
         unit = next((u for u in hdus if u.is_image and u.header.get("NAXIS", 0) >= 2), None)
-        if unit is None or isinstance(unit, fits.CompImageHDU):
-            raise ValueError(f"{source.name}: compressed inside the file, or no image in it")
+        if unit is None:
+            raise ValueError(f"{source.name}: no image in it")
         stored = np.array(unit.data)
         start = unit.fileinfo()["datLoc"]
         scale, zero = float(unit.header.get("BSCALE", 1.0)), float(unit.header.get("BZERO", 0.0))
@@ -174,6 +177,20 @@ def rewrite_image(
     content = content[:start] + big_endian + content[start + len(big_endian) :]
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.write_bytes(gzip.compress(content, mtime=0) if is_packed else content)
+
+
+def _uncompressed(content: bytes) -> bytes:
+    """Return a FITS file's bytes with a compressed image as the plain primary one."""
+    with fits.open(io.BytesIO(content), do_not_scale_image_data=True, memmap=False) as hdus:
+        packed = next((u for u in hdus if isinstance(u, fits.CompImageHDU)), None)
+        if packed is None:
+            return content
+        plain = io.BytesIO()
+        scaling = {name: packed.header[name] for name in SCALING if name in packed.header}
+        unit = fits.PrimaryHDU(data=packed.data, header=packed.header)
+        unit.header.update(scaling)  # the counts are as stored, which astropy does not know
+        unit.writeto(plain, output_verify="ignore")
+        return plain.getvalue()
 
 
 def _stored_anew(

@@ -96,6 +96,14 @@ def test_a_file_serves_where_nothing_was_fitted(place, tmp_path):
     assert coefficients_of(place.observatory, "Another", NIGHT).values == {}
 
 
+def test_an_odd_value_in_a_file_is_said(place, tmp_path):
+    file = tmp_path / "tg.ini"
+    file.write_text(INI.replace("Tb_bv= 0.1", "Tb_bv= 1.1"), encoding="utf-8")
+    result = invoke(place, "--import", file)
+    assert result.exit_code == 0, result.output
+    assert "Tb_bv = +1.1000 is odd" in result.output
+
+
 def test_a_file_imported_again_replaces_itself(place, tmp_path):
     file = tmp_path / "tg.ini"
     file.write_text(INI, encoding="utf-8")

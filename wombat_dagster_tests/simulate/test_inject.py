@@ -172,8 +172,14 @@ def test_a_gzipped_frame_stays_one(tmp_path):
     assert np.all(fits.getdata(tmp_path / "copy.fit.gz") == 1005)
 
 
-def test_a_frame_compressed_inside_is_refused(tmp_path):
-    data = np.full((64, 64), 1000, dtype=np.int16)
-    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(data)]).writeto(tmp_path / "raw.fits.fz")
-    with pytest.raises(ValueError, match="compressed inside"):
-        rewrite_image(tmp_path / "raw.fits.fz", tmp_path / "copy.fits.fz", lambda image: image)
+@pytest.mark.parametrize("kind", [np.int16, np.uint16])
+def test_a_frame_compressed_inside_is_written_uncompressed(tmp_path, kind):
+    data = np.full((64, 64), 1000, dtype=kind)
+    data[0, 0] = 7
+    packed = fits.CompImageHDU(data)
+    packed.header["FILTER"] = "V"
+    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(tmp_path / "raw.fits.fz")
+    rewrite_image(tmp_path / "raw.fits.fz", tmp_path / "copy.fits.fz", lambda image: image + 5)
+    with fits.open(tmp_path / "copy.fits.fz") as (copy,):
+        np.testing.assert_array_equal(copy.data, data + 5)
+        assert copy.header["FILTER"] == "V"

@@ -121,7 +121,7 @@ def test_radii_follow_the_seeing(monkeypatch):
 
 def test_fixed_radii_are_not_scanned(monkeypatch):
     fixed = {"radius_px": 4.0, "sky_inner_px": 10.0, "sky_outer_px": 16.0}
-    radii = chosen(monkeypatch, a_scan(7.0), aperture="scan", follow_fwhm=True, **fixed)
+    radii = chosen(monkeypatch, a_scan(7.0), **fixed)
     assert (radii.aperture.radius_px, radii.per_frame_px, radii.scan) == (4.0, None, None)
 
 
