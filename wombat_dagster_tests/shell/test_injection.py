@@ -215,7 +215,8 @@ def test_a_night_that_ended_before_is_refused_with_its_word(night, monkeypatch):
 def test_a_signal_that_ends_it_takes_the_copies_and_their_run_away(tmp_path, number):
     """The command waits for its child, which never ends; then it is told to end."""
     code = (
-        "import subprocess, sys, wombat_dagster.commands.inject as c\n"
+        "import signal, subprocess, sys, wombat_dagster.commands.inject as c\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup\n"
         "def popen(_arguments, **options):\n"
         "    words = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
         "    child = real(words, **options)\n"
