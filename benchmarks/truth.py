@@ -27,6 +27,7 @@ import hashlib
 import json
 import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -988,7 +989,7 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="seed of the first night")
     parser.add_argument("--part", default="abcd", help="letters of the figures wanted")
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/wombat-truth"))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "wombat-truth")
     parser.add_argument("--again", action="store_true", help="magnitudes anew from kept tables")
     parser.add_argument(
         "--redraws", type=int, default=0, help="more catalogues for each night of d"
