@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wombat_dagster.config import PhotometrySettings
+from wombat_dagster.config import PhotometrySettings, SiteSettings
 from wombat_dagster.domain import (
     Aperture,
     ApertureScan,
@@ -211,7 +211,7 @@ def measure_observation(
         flat_noise=flat.noise if flat is not None else None,
         dark_e_px=dark_e_px,
         telescope_aperture_m=settings.for_camera(reduction.group.camera).aperture_m,
-        site_elevation_m=site.elevation_m,
+        site_elevation_m=known_elevation_m(observatory.settings.site, site),
     )
 
 
@@ -693,6 +693,16 @@ def _site(observatory: Observatory, frames: Sequence[ReducedFrame], variable: Va
         dec_deg=variable.dec_deg,
         airmass_header=[frame.airmass_header for frame in frames],
     )
+
+
+def known_elevation_m(configured: SiteSettings | None, site: Site) -> float | None:
+    """Return the elevation that somebody stated, None where the 0 of `site` only stands in for it.
+
+    For times sea level is near enough; scintillation at 2000 m is a fifth less.
+    """
+    if configured is not None:
+        return configured.elevation_m if "elevation_m" in configured.model_fields_set else None
+    return site.elevation_m or None
 
 
 def _times(

@@ -12,6 +12,7 @@ from wombat_dagster.domain import (
     BadPsf,
     Detections,
     Flag,
+    Site,
     WcsSolution,
 )
 from wombat_dagster.science.astrometry import sky
@@ -205,3 +206,13 @@ def test_a_clouded_frame_is_flagged_by_what_constant_stars_lose():
     counts = np.outer([1.0, 1.0, 0.3, 1.0, 1.0, 0.5], [1e5, 2e4])
     got = photometry._Night._clouded(night, counts)
     assert got.tolist() == [[0], [0], [Flag.CLOUD], [0], [0], [0]]
+
+
+def test_an_elevation_that_nobody_stated_is_not_taken_for_sea_level():
+    place = {"latitude_deg": 42.6, "longitude_deg": -71.5}
+    unsaid, at_sea = config.SiteSettings(**place), config.SiteSettings(**place, elevation_m=0.0)
+    assert photometry.known_elevation_m(unsaid, unsaid.site()) is None
+    assert photometry.known_elevation_m(at_sea, at_sea.site()) == 0.0
+    assert photometry.known_elevation_m(None, unsaid.site()) is None  # of a header without one
+    header = Site(**place, elevation_m=2200.0, source="header")
+    assert photometry.known_elevation_m(None, header) == 2200.0
