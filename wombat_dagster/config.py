@@ -181,6 +181,8 @@ class AavsoSettings(Table):
     min_interval_s: NotNegative = 1.0  # between two requests
     maglimit: float = 16.5
     chart_max_age_days: Positive = 30.0
+    probe_s: Positive = 300.0  # a service known to be away is asked for a sign of life so often
+    vizier_url: str = "https://vizier.cds.unistra.fr"  # for [comps] fallback
 
 
 class CompSettings(Table):
@@ -189,6 +191,7 @@ class CompSettings(Table):
     window: Literal["wide", "literal"] = "wide"
     window_mag: Positive = 1.5
     edge_margin_px: NotNegative = 5.0
+    fallback: Literal["off", "apass", "refcat2"] = "off"  # while VSP is away; redone with VSP
 
 
 class PhotometrySettings(Table):
@@ -247,6 +250,13 @@ class SensorSettings(Table):
     quiet_s: NotNegative = 60.0  # a directory is left alone until unchanged for so long
 
 
+class RunSettings(Table):
+    """``[runs]``: how long a run may take, and how long it is remembered."""
+
+    time_limit_s: Positive = 7200.0  # of one night's masters, or one observation
+    keep_days: Positive = 90.0  # logs, and Dagster's record of runs that newer ones replaced
+
+
 class Settings(Table):
     """The whole file. `base` is the directory its relative paths start from."""
 
@@ -269,6 +279,7 @@ class Settings(Table):
     photometry: PhotometrySettings = PhotometrySettings()
     magnitudes: MagnitudeSettings = MagnitudeSettings()
     sensors: SensorSettings = SensorSettings()
+    runs: RunSettings = RunSettings()
 
     def path(self, relative: Path | str) -> Path:
         """Return a path of the file as an absolute one."""

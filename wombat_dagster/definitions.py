@@ -4,17 +4,18 @@ import dagster as dg
 
 from wombat_dagster.assets import astrometry, bad_pixels, calibration, masters, photometry
 from wombat_dagster.io_managers import ProductIOManager
-from wombat_dagster.jobs import magnitudes_job, night_job, observation_job
+from wombat_dagster.jobs import magnitudes_job, night_job, observation_job, stars_job
 from wombat_dagster.resources import ObservatoryResource
 from wombat_dagster.sensors.data import data_sensor
-from wombat_dagster.sensors.siblings import sibling_sensor
+from wombat_dagster.sensors.recalibration import recalibration_sensor
+from wombat_dagster.sensors.recovery import recovery_sensor
 
 _observatory = ObservatoryResource()
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([masters, bad_pixels, calibration, astrometry, photometry]),
-    jobs=[night_job, observation_job, magnitudes_job],
-    sensors=[data_sensor, sibling_sensor],
+    jobs=[night_job, observation_job, stars_job, magnitudes_job],
+    sensors=[data_sensor, recalibration_sensor, recovery_sensor],
     resources={
         "observatory": _observatory,
         "io_manager": ProductIOManager(observatory=_observatory),

@@ -442,6 +442,16 @@ class KnownVariable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChartRequest:
+    """What a chart was asked for, rounded as VSP is asked: many nights share one."""
+
+    ra_deg: float
+    dec_deg: float
+    fov_arcmin: float
+    maglimit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompCandidates:
     """The chart stars that may be used, best check star first, and the ledger of the others."""
 
@@ -459,6 +469,8 @@ class CompCandidates:
     dropped_frames: tuple[str, ...] = ()  # labels of frames that alone cost too many comps
     notes: tuple[str, ...] = ()
     known_variables: tuple[KnownVariable, ...] | None = None  # None: VSX could not be asked
+    chart_request: ChartRequest | None = None  # None: chosen before it was written down
+    chart_version: str | None = None  # hash of the chart's stars inside the request
 
 
 # -------------------------------------------------------------------------------- plate solutions
@@ -1234,3 +1246,162 @@ class Coefficient:
     source: str = "fit"  # fit <target> | pooled | a file's name
     n_nights: int = 1
     outside_atmosphere: bool = False  # second-order extinction was taken out; else it is in it
+
+
+# ------------------------------------------------------------------------- frames and clocks judged
+
+
+class Grade(StrEnum):
+    """How fit a frame is, against the other frames of its night."""
+
+    GOOD = "good"
+    POOR = "poor"
+    BAD = "bad"
+
+
+class FaultKind(StrEnum):
+    """What is wrong with a frame: the closed list."""
+
+    LEFT_OUT = "left_out"  # never reduced; the words say why
+    CLOUD = "cloud"  # the stars are dimmer or fewer than on the night's best frames
+    FOCUS = "focus"  # wider stars: focus, seeing, dew
+    TRAIL = "trail"  # stars that are not round
+    SKY = "sky"  # brighter or noisier background: twilight, the Moon, a lamp
+    JUMP = "jump"  # the telescope pointed elsewhere than before and after
+    STARS = "stars"  # fewer or odder stars than usual, by none of the other causes
+    UNSOLVED = "unsolved"
+    LOW = "low"  # close to the horizon
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameFault:
+    """One thing wrong with a frame; `words` say it with numbers."""
+
+    kind: FaultKind
+    grade: Grade  # poor or bad
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameGrade:
+    """One frame of an observation, left out or not; None: not known.
+
+    `dimming_mag` is by how much the stars are dimmer than on the night's best frames, by
+    `n_matched` of them; offsets are the field centre's against the reference frame, in its pixels.
+    `score` in 0…1 says how good the frame is for a reference; only frames that are used have one.
+    """
+
+    raw: str  # relative to the data root
+    start_utc: str | None
+    exposure_s: float | None
+    grade: Grade
+    faults: tuple[FrameFault, ...]
+    used: bool
+    n_stars: int | None = None
+    fwhm_px: float | None = None
+    axis_ratio: float | None = None
+    sky_adu: float | None = None
+    sky_rms_adu: float | None = None
+    dimming_mag: float | None = None
+    n_matched: int | None = None
+    offset_x_px: float | None = None
+    offset_y_px: float | None = None
+    altitude_deg: float | None = None
+    airmass: float | None = None
+    solved: bool = False
+    score: float | None = None
+
+    @property
+    def words(self) -> str:
+        """All faults in words, the worst first; empty on a good frame."""
+        return "; ".join(fault.words for fault in self.faults)
+
+
+class Severity(StrEnum):
+    """How loudly a finding is to be said."""
+
+    WARNING = "warning"  # magnitudes or times may be wrong
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What the audit of times and place found; `about` is one of a few short words for programs."""
+
+    severity: Severity
+    about: str  # sun | horizon | site | longitude | sign | zone | cards | order | files | date
+    words: str
+
+
+MAX_BAD_PART = 0.2
+MAX_UNFIT_PART = 0.5  # bad and poor frames
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameTriage:
+    """The frames of an observation, graded, in time order, and the audit of times and place."""
+
+    key: str  # of the observation
+    grades: tuple[FrameGrade, ...]
+    findings: tuple[Finding, ...]
+    best_frame: str | None  # raw path
+    usual: Mapping[str, float]  # the night's own values that frames were judged against
+    notes: tuple[str, ...] = ()
+
+    def of_grade(self, grade: Grade) -> tuple[FrameGrade, ...]:
+        """Return the frames that were used and have this grade."""
+        return tuple(one for one in self.grades if one.used and one.grade is grade)
+
+    @property
+    def unfit_words(self) -> str | None:
+        """Which faults too many frames have, or why nothing was judged; None when the night is fit.
+
+        Too many: more than a fifth of the used frames bad, or half of them bad or poor.
+        """
+        n_used = sum(one.used for one in self.grades)
+        if not n_used:
+            return "; ".join(self.notes) or "no frame was judged"
+        bad, poor = self.of_grade(Grade.BAD), self.of_grade(Grade.POOR)
+        if len(bad) <= MAX_BAD_PART * n_used and len(bad + poor) <= MAX_UNFIT_PART * n_used:
+            return None
+        kinds = [kind for one in bad + poor for kind in {fault.kind for fault in one.faults}]
+        named = ", ".join(f"{kind} {kinds.count(kind)}" for kind in FaultKind if kind in kinds)
+        return f"{len(bad)} of {n_used} frames bad, {len(poor)} poor ({named})"
+
+    @property
+    def doubts(self) -> str | None:
+        """The audit's warnings on times and place in words, None when there are none."""
+        loud = [one.words for one in self.findings if one.severity is Severity.WARNING]
+        return "; ".join(loud) or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeClaim:
+    """A header card that says when a frame was taken, beside the one that wombat goes by.
+
+    `jd` is the plain Julian date of what stands there, whatever its scale; `resolution_s` what its
+    decimals can tell apart.
+    """
+
+    card: str
+    jd: float
+    moment: str  # ut (start, middle or end) | end | local | heliocentric | barycentric
+    resolution_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderClaims:
+    """What one frame's header says of its time and place, card by card; None: no such card."""
+
+    raw: str
+    start_card: str | None  # what `RawFrame.start_utc` was taken from
+    times: tuple[TimeClaim, ...] = ()
+    sidereal_h: float | None = None
+    sidereal_card: str = ""
+    hour_angle_h: float | None = None  # -12…12
+    hour_angle_card: str = ""
+    altitude_deg: float | None = None
+    altitude_card: str = ""
+    airmass: float | None = None
+    ra_deg: float | None = None  # where the telescope pointed
+    dec_deg: float | None = None

@@ -1,6 +1,8 @@
-"""The two jobs: a night's masters, and one observation from raw frames to light curve."""
+"""The jobs: a night's masters, and one observation, whole or from where something changed."""
 
 import dagster as dg
+
+from wombat_dagster.stages.work import MAGNITUDES_JOB, NIGHT_JOB, OBSERVATION_JOB, STARS_JOB
 
 NIGHT_ASSETS = (
     "raw_frames",
@@ -22,21 +24,30 @@ OBSERVATION_ASSETS = (
     "diagnostics",
 )
 
+STARS_ASSETS = OBSERVATION_ASSETS[OBSERVATION_ASSETS.index("variable") :]
+MAGNITUDES_ASSETS = OBSERVATION_ASSETS[OBSERVATION_ASSETS.index("standard_magnitudes") :]
+
 night_job = dg.define_asset_job(
-    "night_job",
+    NIGHT_JOB,
     selection=list(NIGHT_ASSETS),
     description="Master bias, darks and flats of one night",
     executor_def=dg.in_process_executor,
 )
-magnitudes_job = dg.define_asset_job(
-    "magnitudes_job",
-    selection=["standard_magnitudes", "light_curve", "diagnostics"],
-    description="Standard magnitudes again, when another filter of the same night is there",
-    executor_def=dg.in_process_executor,
-)
 observation_job = dg.define_asset_job(
-    "observation_job",
+    OBSERVATION_JOB,
     selection=list(OBSERVATION_ASSETS),
     description="One observation, from the choice of masters to the light curve",
+    executor_def=dg.in_process_executor,
+)
+stars_job = dg.define_asset_job(
+    STARS_JOB,
+    selection=list(STARS_ASSETS),
+    description="One observation from the variable on: another chart, other comparison stars",
+    executor_def=dg.in_process_executor,
+)
+magnitudes_job = dg.define_asset_job(
+    MAGNITUDES_JOB,
+    selection=list(MAGNITUDES_ASSETS),
+    description="Standard magnitudes again, when another filter of the same night is there",
     executor_def=dg.in_process_executor,
 )

@@ -21,7 +21,6 @@ from wombat_dagster.domain import (
     Reduction,
     StandardMagnitudes,
     Variable,
-    slug,
 )
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.reports.aij import format_table
@@ -56,7 +55,7 @@ class Product:
         """Return where the product of the partition `key` lies."""
         if "__" in key:
             return layout.observation_dir(key) / self.file
-        return layout.products / slug(key) / self.file
+        return layout.night_products_dir(key) / self.file
 
     def version(self, value: Any) -> str:
         """Return the content version: equal products are one version."""

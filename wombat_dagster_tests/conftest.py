@@ -10,6 +10,7 @@ import datetime as dt
 import hashlib
 import json
 import os
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,6 +202,31 @@ class Place:
             planned = runs.Plan(nights=(f"{date:%Y%m%d}",), observations=())
             done = runs.execute(self.instance, planned)
         return {d.key: d.error for d in done if d.error is not None}
+
+    def carry_out(self, *due):
+        """Run what is due as the daemon would; return what went wrong, by key."""
+        from wombat_dagster.definitions import defs
+        from wombat_dagster.stages.work import WHY_TAG
+
+        with self.in_force() as observatory, warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.BetaWarning)  # DataVersion on Output
+            for name, keys in (
+                ("night", {one.key for one in due if "__" not in one.key}),
+                ("observation", {row.observation.key for row in observatory.status.targets()}),
+            ):
+                self.instance.add_dynamic_partitions(name, sorted(keys))
+            failed = {}
+            for one in due:
+                result = defs.resolve_job_def(one.job).execute_in_process(
+                    partition_key=one.key,
+                    instance=self.instance,
+                    raise_on_error=False,
+                    run_config=runs.QUIET,
+                    tags={WHY_TAG: one.why.value},
+                )
+                for event in result.filter_events(lambda event: event.is_step_failure):
+                    failed[one.key] = str(event.step_failure_data.error)
+        return failed
 
     # -------------------------------------------------------------------------------- looking
 

@@ -22,6 +22,7 @@ from wombat_dagster.domain import (
 )
 from wombat_dagster.partitions import OBSERVATIONS
 from wombat_dagster.resources import ObservatoryResource
+from wombat_dagster.stages.work import WHY_TAG
 
 PHOTOMETRY = "photometry"
 SOLUTIONS = dg.AssetIn(dagster_type=dg.PythonObjectDagsterType(tuple))
@@ -167,15 +168,24 @@ def standard_magnitudes(
     photometry_table: PhotometryTable,
 ) -> Iterator[Event]:
     """Standard magnitudes of T1 and T2, with the random and the zero-point error apart."""
+    from wombat_dagster.stages.remade import magnitudes_before, record_change
     from wombat_dagster.stages.standard import standard_magnitudes_of
 
     opened = observatory.open()
     observation = opened.status.target_row(context.partition_key).observation
+    before = magnitudes_before(opened, observation.key)
+
+    def describe(magnitudes: StandardMagnitudes) -> dict[str, Any]:
+        why = context.run.tags.get(WHY_TAG)
+        change = record_change(opened, observation.key, before, magnitudes, why=why)
+        facts = describe_magnitudes(magnitudes)
+        return facts if change is None else {**facts, "changed": f"{change.words} ({why})"}
+
     yield from conclude(
         context,
         opened,
         lambda: standard_magnitudes_of(opened, observation, reduced_frames, photometry_table),
-        describe_magnitudes,
+        describe,
     )
 
 

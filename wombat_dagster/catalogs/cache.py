@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Version of the files; others are skipped."""
+SETTLED_NS = 2_000_000_000  # the coarsest time stamps of file systems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,6 @@ class AnswerCache:
 
     def write(self, name: str, answer: CachedAnswer) -> None:
         """Keep `answer` under `name`; what was there is replaced in one step."""
-        self.directory.mkdir(parents=True, exist_ok=True)
         text = json.dumps(
             {
                 "wombat_cache": FORMAT,
@@ -65,17 +66,34 @@ class AnswerCache:
             indent=1,
             ensure_ascii=False,
         )
-        path = self._path(name)
-        handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".", suffix=".part")
+        write_whole(self._path(name), text)
+
+    def signatures(self) -> dict[str, tuple[int, int]]:
+        """Return the names of all answers with what changes when their files do."""
+        found = {}
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            with os.scandir(self.directory) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".json") and not entry.name.startswith("."):
+                        stat = entry.stat()
+                        name = entry.name.removesuffix(".json")
+                        found[name] = (stat.st_mtime_ns, stat.st_size)
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def state(self) -> int | None:
+        """Return a number that stays while nothing is written here, at the cost of one look.
+
+        None while the directory is so young, or its last change so recent, that another change
+        might not show in its time.
+        """
+        try:
+            changed_ns = self.directory.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        # The disk's time against the system's, whatever the clock of a client says.
+        return changed_ns if abs(time.time_ns() - changed_ns) > SETTLED_NS else None
 
     def all(self) -> Iterator[tuple[str, CachedAnswer]]:
         """Yield every readable answer with its name, in the order of the names."""
@@ -93,6 +111,21 @@ class AnswerCache:
 def exact_name(text: str) -> str:
     """Return a file name for `text` that no other text shares, not even one of other case."""
     return f"{slug(text)}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or as it was before, whatever happens meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _read(path: Path) -> CachedAnswer | None:

@@ -6,13 +6,14 @@ client's tests document a VSP that hangs on ``star=``). A valid answer without s
 `CompSequence` without stars, never an outage; what that means, the caller decides.
 """
 
+import datetime as dt
 import hashlib
 import json
 import logging
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,19 @@ from astropy.coordinates import angular_separation
 
 from wombat_dagster.catalogs.base import (
     PROCESS_PACE,
-    SYSTEM_CLOCK,
     BadAnswer,
-    Clock,
+    BadRequest,
     JsonObject,
     JsonService,
     Pace,
 )
+from wombat_dagster.catalogs.breaker import Away, Breaker
 from wombat_dagster.catalogs.cache import AnswerCache, CachedAnswer
+from wombat_dagster.catalogs.clock import SYSTEM_CLOCK, Clock
 from wombat_dagster.config import AavsoSettings
 from wombat_dagster.domain import (
     BandMagnitude,
+    ChartRequest,
     CompSequence,
     CompStar,
     VspUnavailable,
@@ -64,6 +67,14 @@ def chart_fov_arcmin(needed_arcmin: float) -> float:
     return FOV_LADDER_ARCMIN[-1]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshed:
+    """A chart that was asked for again; `changed`: its stars are other ones than before."""
+
+    chart_id: str
+    changed: bool
+
+
 class Vsp:
     """Fetches charts from VSP, with a memory in `cache_dir`/vsp."""
 
@@ -79,11 +90,14 @@ class Vsp:
         self._settings = settings
         self._clock = clock
         self._cache = AnswerCache(cache_dir / "vsp")
+        self._shelf = _Shelf(self._cache)
+        self._refused: set[str] = set()
         self._service = JsonService(
             name="VSP",
             urls=settings.vsp_urls,
             unavailable=VspUnavailable,
             settings=settings,
+            breaker=Breaker("VSP", cache_dir, settings, clock),
             clock=clock,
             pace=pace,
             transport=transport,
@@ -113,17 +127,16 @@ class Vsp:
         BadRequest
             VSP refuses the request.
         """
-        wanted = _request(ra_deg, dec_deg, fov_arcmin, maglimit, standard_field)
+        wanted = asdict(chart_request(ra_deg, dec_deg, fov_arcmin, maglimit))
+        if standard_field:
+            wanted[SPECIAL] = STANDARD_FIELD
         kept = self._newest_covering(wanted)
         if kept is None:
             return self._fetch(wanted)
         name, cached = kept
         sequence = _as_sequence(cached)
         age_days = cached.age_days(self._clock.now_utc())
-        limit_days = (
-            self._settings.chart_max_age_days if sequence.stars else EMPTY_CHART_MAX_AGE_DAYS
-        )
-        if age_days <= limit_days:
+        if age_days <= self._limit_days(len(sequence.stars)):
             return sequence
         try:
             return self._fetch(cached.request, known=(name, cached))
@@ -138,21 +151,84 @@ class Vsp:
             return replace(sequence, notes=(note, str(away)))
 
     def probe(self) -> bool:
-        """Return whether VSP answers a small request; one try per host, nothing is cached."""
-        try:
-            self._service.get({**PROBE_FIELD, "format": "json"}, read_chart, retries=0)
-        except VspUnavailable:
-            return False
-        return True
+        """Return whether VSP answers now; one try per host, nothing is cached.
+
+        It is asked whatever is known of it. An answer ends an outage that is known of, for all
+        processes.
+        """
+        return self._service.probe({**PROBE_FIELD, "format": "json"}, read_chart)
+
+    def probe_due(self) -> bool:
+        """Return whether VSP is known to be away and it is time to look whether it still is."""
+        return self._service.breaker.due()
+
+    def away(self) -> Away | None:
+        """Return the outage that is known of; nobody is asked."""
+        return self._service.breaker.away()
+
+    def version_now(self, request: ChartRequest) -> str | None:
+        """Return `chart_version` of the chart on disk that serves a request; None without one.
+
+        Nobody is asked. Made for thousands of calls: files are read when they are new, and then
+        once.
+        """
+        return self._shelf.version(request)
+
+    def refresh_oldest(self, in_use: Collection[ChartRequest]) -> Refreshed | None:
+        """Ask again for one chart, and return whether its stars are other ones now.
+
+        Of the charts on disk that serve the requests `in_use`, it is the one that VSP confirmed
+        longest ago. None when none of them is older than `chart_max_age_days`. One try per host;
+        a chart that VSP refuses is left alone from then on, by this object.
+
+        Raises
+        ------
+        VspUnavailable
+            VSP is away.
+        """
+        serving = {
+            chart.name: chart for request in set(in_use) if (chart := self._serving(request))
+        }
+        now_utc = self._clock.now_utc()
+        old = [
+            chart
+            for chart in serving.values()
+            if chart.name not in self._refused
+            and chart.age_days(now_utc) > self._limit_days(chart.n_stars)
+        ]
+        for chart in sorted(old, key=lambda chart: (chart.confirmed_utc, chart.name)):
+            kept = self._cache.read(chart.name)
+            if kept is None:
+                continue
+            before = _as_sequence(kept)
+            try:
+                after = self._fetch(kept.request, known=(chart.name, kept), retries=0)
+            except BadRequest as refusal:
+                log.warning("chart %s is not asked for again: %s", before.chart_id, refusal)
+                self._refused.add(chart.name)
+                continue
+            return Refreshed(
+                chart_id=after.chart_id, changed=stars_hash(before) != stars_hash(after)
+            )
+        return None
+
+    def _limit_days(self, n_stars: int) -> float:
+        return self._settings.chart_max_age_days if n_stars else EMPTY_CHART_MAX_AGE_DAYS
+
+    def _serving(self, request: ChartRequest) -> "_Chart | None":
+        return self._shelf.newest_covering(asdict(request))
 
     def _newest_covering(self, wanted: Mapping[str, Any]) -> tuple[str, CachedAnswer] | None:
-        covering = [
-            (name, kept) for name, kept in self._cache.all() if covers(kept.request, wanted)
-        ]
-        return max(covering, key=lambda pair: (pair[1].fetched_utc, pair[0]), default=None)
+        chart = self._shelf.newest_covering(wanted)
+        kept = None if chart is None else self._cache.read(chart.name)
+        return None if chart is None or kept is None else (chart.name, kept)
 
     def _fetch(
-        self, request: Mapping[str, Any], *, known: tuple[str, CachedAnswer] | None = None
+        self,
+        request: Mapping[str, Any],
+        *,
+        known: tuple[str, CachedAnswer] | None = None,
+        retries: int | None = None,
     ) -> CompSequence:
         """Ask VSP and keep the answer; with the same stars `known`, an older one, stays."""
         special = {SPECIAL: request[SPECIAL]} if SPECIAL in request else {}
@@ -166,6 +242,7 @@ class Vsp:
                 **special,
             },
             read_chart,
+            retries=retries,
         )
         fetched = CachedAnswer(
             request=request,
@@ -193,16 +270,16 @@ def _version_name(chart_id: str, kept: CachedAnswer) -> str:
 # ------------------------------------------------------------------------------------ what covers
 
 
-def _request(
-    ra_deg: float, dec_deg: float, fov_arcmin: float, maglimit: float, standard_field: bool
-) -> dict[str, Any]:
-    request: dict[str, Any] = {
-        "ra_deg": round(ra_deg, 3) % 360.0,
-        "dec_deg": round(dec_deg, 3),
-        "fov_arcmin": chart_fov_arcmin(fov_arcmin),
-        "maglimit": maglimit,
-    }
-    return request | {SPECIAL: STANDARD_FIELD} if standard_field else request
+def chart_request(
+    ra_deg: float, dec_deg: float, fov_arcmin: float, maglimit: float
+) -> ChartRequest:
+    """Return what VSP is asked for: the centre to 0.001 degrees, the field of the ladder."""
+    return ChartRequest(
+        ra_deg=round(ra_deg, 3) % 360.0,
+        dec_deg=round(dec_deg, 3),
+        fov_arcmin=chart_fov_arcmin(fov_arcmin),
+        maglimit=maglimit,
+    )
 
 
 def covers(asked: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -214,19 +291,46 @@ def covers(asked: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     if asked.get(SPECIAL) != wanted.get(SPECIAL):
         return False
     try:
-        lon1, lat1, lon2, lat2 = (
-            math.radians(place[key]) for place in (asked, wanted) for key in ("ra_deg", "dec_deg")
-        )
-        distance_arcmin = 60.0 * math.degrees(angular_separation(lon1, lat1, lon2, lat2))
         spare_arcmin = (asked["fov_arcmin"] - wanted["fov_arcmin"]) / 2.0
-        return bool(distance_arcmin <= spare_arcmin and asked["maglimit"] >= wanted["maglimit"])
+        north_arcmin = 60.0 * abs(asked["dec_deg"] - wanted["dec_deg"])
+        if asked["maglimit"] < wanted["maglimit"] or north_arcmin > spare_arcmin:
+            return False
+        return _distance_arcmin(asked, wanted) <= spare_arcmin
     except (KeyError, TypeError):
         return False
 
 
+def _distance_arcmin(here: Mapping[str, Any], there: Mapping[str, Any]) -> float:
+    lon1, lat1, lon2, lat2 = (
+        math.radians(place[key]) for place in (here, there) for key in ("ra_deg", "dec_deg")
+    )
+    return 60.0 * math.degrees(angular_separation(lon1, lat1, lon2, lat2))
+
+
+def chart_version(sequence: CompSequence, request: ChartRequest) -> str:
+    """Return a hash of the stars of a chart that lie inside a request's circle.
+
+    A wider or deeper chart of the same sequence has the same version as the one that was asked for;
+    its version changes with the stars that a user of the request can see.
+    """
+    circle = asdict(request)
+    deeper = sequence.maglimit > request.maglimit
+    return _hash(
+        star
+        for star in sequence.stars
+        if _distance_arcmin({"ra_deg": star.ra_deg, "dec_deg": star.dec_deg}, circle)
+        <= request.fov_arcmin / 2.0
+        and not (deeper and _brightness(star) >= request.maglimit)
+    )
+
+
 def stars_hash(sequence: CompSequence) -> str:
     """Return a hash of the stars alone: equal for two charts that hold the same sequence."""
-    stars = sorted(
+    return _hash(sequence.stars)
+
+
+def _hash(stars: Iterable[CompStar]) -> str:
+    values = sorted(
         (
             star.auid,
             star.label,
@@ -235,9 +339,100 @@ def stars_hash(sequence: CompSequence) -> str:
             star.comment,
             sorted((band, value.mag, value.error_mag) for band, value in star.bands.items()),
         )
-        for star in sequence.stars
+        for star in stars
     )
-    return hashlib.sha256(json.dumps(stars).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
+
+
+def _brightness(star: CompStar) -> float:
+    """Return V, or the brightest band where the chart has no V."""
+    if "V" in star.bands:
+        return star.bands["V"].mag
+    return min((band.mag for band in star.bands.values()), default=-math.inf)
+
+
+# ------------------------------------------------------------------------------- charts on disk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chart:
+    """A chart on disk without its stars."""
+
+    name: str
+    request: Mapping[str, Any]
+    fetched_utc: str
+    confirmed_utc: str
+    n_stars: int
+
+    def age_days(self, now_utc: dt.datetime) -> float:
+        age = now_utc - dt.datetime.fromisoformat(self.confirmed_utc)
+        return age.total_seconds() / 86400.0
+
+
+class _Shelf:
+    """Which charts are on disk. Each file is read once, and again when it changed."""
+
+    def __init__(self, cache: AnswerCache) -> None:
+        self._cache = cache
+        self._state: int | None = None
+        self._files: dict[str, tuple[tuple[int, int], _Chart | None]] = {}
+        self._versions: dict[ChartRequest, str | None] = {}  # until a file changes
+        self._hashes: dict[tuple[str, tuple[int, int], ChartRequest], str] = {}
+
+    def newest_covering(self, wanted: Mapping[str, Any]) -> _Chart | None:
+        """Return the chart that VSP gave last, of those that cover what is `wanted`."""
+        covering = [chart for chart in self._charts() if covers(chart.request, wanted)]
+        return max(covering, key=lambda chart: (chart.fetched_utc, chart.name), default=None)
+
+    def version(self, request: ChartRequest) -> str | None:
+        """Return `chart_version` of the chart that serves a request; None without one."""
+        self._charts()
+        if request not in self._versions:
+            chart = self.newest_covering(asdict(request))
+            self._versions[request] = None if chart is None else self._hash(chart.name, request)
+        return self._versions[request]
+
+    def _hash(self, name: str, request: ChartRequest) -> str | None:
+        key = (name, self._files[name][0], request)
+        if key not in self._hashes:
+            kept = self._cache.read(name)
+            if kept is None:
+                return None
+            self._hashes[key] = chart_version(_as_sequence(kept), request)
+        return self._hashes[key]
+
+    def _charts(self) -> list[_Chart]:
+        """Return the charts, after a look whether any was written since the last call."""
+        state = self._cache.state()
+        if state is None or state != self._state:
+            signatures = self._cache.signatures()
+            if signatures != {name: signature for name, (signature, _) in self._files.items()}:
+                self._files = {
+                    name: known
+                    if (known := self._files.get(name)) is not None and known[0] == signature
+                    else (signature, self._read(name))
+                    for name, signature in signatures.items()
+                }
+                self._versions = {}
+            self._state = state
+        return [chart for _, chart in self._files.values() if chart is not None]
+
+    def _read(self, name: str) -> _Chart | None:
+        kept = self._cache.read(name)
+        if kept is None:
+            return None
+        try:
+            _, stars = read_chart(kept.content)
+        except BadAnswer as error:
+            log.warning("chart %s is left aside: %s", name, error)
+            return None
+        return _Chart(
+            name=name,
+            request=kept.request,
+            fetched_utc=kept.fetched_utc,
+            confirmed_utc=kept.confirmed_utc,
+            n_stars=len(stars),
+        )
 
 
 # ---------------------------------------------------------------------------------------- answers

@@ -19,15 +19,15 @@ from astropy.coordinates import angular_separation
 
 from wombat_dagster.catalogs.base import (
     PROCESS_PACE,
-    SYSTEM_CLOCK,
     Answer,
     BadAnswer,
-    Clock,
     JsonObject,
     JsonService,
     Pace,
 )
+from wombat_dagster.catalogs.breaker import Away, Breaker
 from wombat_dagster.catalogs.cache import AnswerCache, CachedAnswer, exact_name
+from wombat_dagster.catalogs.clock import SYSTEM_CLOCK, Clock
 from wombat_dagster.config import AavsoSettings, TargetSettings
 from wombat_dagster.domain import (
     AmbiguousVariable,
@@ -81,6 +81,7 @@ class Vsx:
             urls=settings.vsx_urls,
             unavailable=VsxUnavailable,
             settings=settings,
+            breaker=Breaker("VSX", cache_dir, settings, clock),
             clock=clock,
             pace=pace,
             transport=transport,
@@ -168,12 +169,20 @@ class Vsx:
         }
 
     def probe(self) -> bool:
-        """Return whether VSX answers; one try per host, nothing is cached."""
-        try:
-            self._service.get(_object_params(PROBE_STAR), read_object, retries=0)
-        except VsxUnavailable:
-            return False
-        return True
+        """Return whether VSX answers now; one try per host, nothing is cached.
+
+        It is asked whatever is known of it. An answer ends an outage that is known of, for all
+        processes.
+        """
+        return self._service.probe(_object_params(PROBE_STAR), read_object)
+
+    def probe_due(self) -> bool:
+        """Return whether VSX is known to be away and it is time to look whether it still is."""
+        return self._service.breaker.due()
+
+    def away(self) -> Away | None:
+        """Return the outage that is known of; nobody is asked."""
+        return self._service.breaker.away()
 
     def _by_name(self, name: str) -> Variable | None:
         spellings = name_variants(name)

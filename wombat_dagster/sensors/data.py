@@ -1,149 +1,118 @@
 """The sensor that watches the data directory. It only finds out what is new."""
 
 import json
-import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster import DagsterRunStatus, RunsFilter
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
-from wombat_dagster.jobs import night_job, observation_job
+from wombat_dagster.jobs import magnitudes_job, night_job, observation_job, stars_job
 from wombat_dagster.observatory import Observatory
-from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
+from wombat_dagster.partitions import NIGHTS, OBSERVATIONS, date_of_night
 from wombat_dagster.resources import ObservatoryResource
 from wombat_dagster.sensors import interval_s
+from wombat_dagster.sensors.asking import busy_keys, requests
+from wombat_dagster.stages.work import NEW_ON_DISK, Due
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from wombat_dagster.stages.inputs import NightOnDisk
 
-MAX_REQUESTS_PER_TICK = 25
 MAX_NEW_KEYS_PER_TICK = 2000
-LATEST_RUNS = 500  # of masters, among which failed ones are looked for
-UNFINISHED = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One run to ask for. `run_key` keeps Dagster from doing the same work twice."""
-
-    job: str
-    key: str
-    run_key: str
 
 
 class Memory:
-    """What the sensor knows from earlier ticks; kept as the cursor, so it survives restarts.
+    """Since when each unit has been as it is; kept as the cursor, so it survives restarts.
 
-    A unit is a night's calibrations (``20251015``) or a target in it (``20251015/TX Eri``). `seen`
-    holds each unit's signature and since when it has had it, `scanned` and `requested` the
-    signature that was recorded, or asked a run for (by partition key; an observation's is that of
-    its own frames, so that late frames of one filter concern no other).
+    A unit is a night's calibrations (``20251015/``) or a target in it (``20251015/TX Eri``). What
+    was asked for is not remembered: it shows in what the runs wrote down.
     """
 
     def __init__(self, cursor: str | None) -> None:
         kept = json.loads(cursor) if cursor else {}
         self.seen: dict[str, tuple[str, float]] = {
-            u: (s, t) for u, (s, t) in kept.get("seen", {}).items()
+            unit: (signature, since_s)
+            for unit, (signature, since_s) in kept.get("seen", {}).items()
         }
-        self.scanned: dict[str, str] = kept.get("scanned", {})
-        self.requested: dict[str, str] = kept.get("requested", {})
 
     def cursor(self) -> str:
         """Return the text that Dagster keeps until the next tick."""
-        return json.dumps({"seen": self.seen, "scanned": self.scanned, "requested": self.requested})
+        return json.dumps({"seen": self.seen})
 
-    def settled(self, units: dict[str, str], now_s: float, quiet_s: float) -> dict[str, str]:
-        """Return the units whose signature has been the same for `quiet_s`, across ticks."""
+    def settled(self, units: Mapping[str, str], now_s: float, quiet_s: float) -> set[str]:
+        """Return the units whose signature has been the same for `quiet_s`, across ticks.
+
+        After the clock was set back the quiet time begins again.
+        """
+        before = self.seen
         self.seen = {
             unit: known
-            if (known := self.seen.get(unit)) is not None and known[0] == signature
+            if (known := before.get(unit)) and known[0] == signature and known[1] <= now_s
             else (signature, now_s)
             for unit, signature in units.items()
         }
-        return {u: s for u, (s, since_s) in self.seen.items() if now_s - since_s >= quiet_s}
+        return {unit for unit, (_, since_s) in self.seen.items() if now_s - since_s >= quiet_s}
 
 
-def units_on_disk(observatory: Observatory) -> dict[str, str]:
-    """Return the signature of every unit; directories of one date are one night."""
-    from wombat_dagster.store.layout import night_directories, night_signatures
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What lies in the data directory: the nights by key, with what is not settled yet."""
 
-    units: dict[str, str] = {}
-    for night in night_directories(observatory.layout.data):
-        key = night.date.strftime("%Y%m%d")
-        try:
-            found = night_signatures(night)
-        except OSError as error:  # a disk that fails for a moment: the next tick sees
-            log.warning("%s cannot be read: %s", night.name, error)
-            continue
-        parts = {key: found.calibration or "none"}
-        parts |= {f"{key}/{target}": text for target, text in found.targets.items()}
-        for unit, text in parts.items():
-            units[unit] = f"{units[unit]}+{text}" if unit in units else text
-    return units
+    nights: Mapping[str, "NightOnDisk"]
+
+    def has_settled(self, key: str, target: str) -> bool:
+        """Tell whether nothing of a target, and of its night's calibrations, is being copied."""
+        night = self.nights.get(key)
+        return night is not None and not {"", target} & night.unsettled and target in night.units
 
 
-def look(
-    observatory: Observatory,
-    memory: Memory,
-    *,
-    now_s: float,
-    masters_running: bool,
-    failed_nights: Collection[str] = (),
-) -> list[Request]:
-    """Record what is new and settled in the data directory and return the runs it calls for.
-
-    A night's masters come first: observations are requested only when no settled night has its
-    masters still to make, and not where making them failed. Nothing is written to the data
-    directory.
-    """
+def sight(observatory: Observatory, memory: Memory, *, now_s: float) -> Sight:
+    """Look at the data directory; nights that are gone are forgotten at once. No file is opened."""
+    from wombat_dagster.stages.inputs import NightOnDisk, nights_on_disk
     from wombat_dagster.store.layout import night_directories
 
-    settled = memory.settled(
-        units_on_disk(observatory), now_s, observatory.settings.sensors.quiet_s
-    )
-    unscanned = {unit for unit, text in settled.items() if memory.scanned.get(unit) != text}
-    if unscanned:
-        touched = {unit.split("/")[0] for unit in unscanned}
-        nights = night_directories(observatory.layout.data)
-        observatory.scan({n.date for n in nights if n.date.strftime("%Y%m%d") in touched})
-        memory.scanned |= {unit: settled[unit] for unit in unscanned}
-    nights_with_frames = set(observatory.status.night_keys())
-    masters = {u: s for u, s in settled.items() if u in nights_with_frames}
-    wanted = _changed("night_job", masters, memory)
-    if not wanted and not masters_running:
-        frames = observatory.status.light_signatures()
-        observations = {
-            row.observation.key: frames[row.observation.key]
-            for row in observatory.status.targets()
-            if row.observation.key in frames
-            and (night := f"{row.observation.date:%Y%m%d}") in settled
-            and night not in failed_nights
-            and f"{night}/{row.observation.target}" in settled
+    found = nights_on_disk(observatory)
+    units = {f"{key}/{unit}": s for key, night in found.items() for unit, s in night.units.items()}
+    settled = memory.settled(units, now_s, observatory.settings.sensors.quiet_s)
+    there = {night.date for night in night_directories(observatory.layout.data)}
+    gone = {date_of_night(key) for key in observatory.status.night_keys()} - there
+    if gone:
+        observatory.scan(gone)
+    return Sight(
+        nights={
+            key: NightOnDisk(
+                units={u: s for u, s in night.units.items() if f"{key}/{u}" in settled},
+                unsettled=frozenset(u for u in night.units if f"{key}/{u}" not in settled),
+            )
+            for key, night in found.items()
         }
-        wanted = _changed("observation_job", observations, memory)
-    capped = wanted[:MAX_REQUESTS_PER_TICK]
-    memory.requested |= {r.key: r.run_key.partition(":")[2] for r in capped}
-    return capped
+    )
 
 
-def _changed(job: str, signatures: dict[str, str], memory: Memory) -> list[Request]:
+def look(observatory: Observatory, seen: Sight, *, busy: Collection[str] = ()) -> list[Due]:
+    """Return what the frames in the data directory call for, in the order of the work.
+
+    A night's masters come first: observations are asked for only when no settled night has its
+    masters still to make. Nothing is written to the data directory.
+    """
+    from wombat_dagster.stages.due import due_nights, due_observations
+
+    nights = due_nights(observatory, on_disk=seen.nights, busy=busy)
+    if nights or any("__" not in key for key in busy):
+        return [one for one in nights if one.why in NEW_ON_DISK]
+    rows = {row.observation.key: row.observation for row in observatory.status.targets()}
     return [
-        Request(job=job, key=key, run_key=f"{key}:{signature}")
-        for key, signature in sorted(signatures.items())
-        if memory.requested.get(key) != signature
+        one
+        for one in due_observations(observatory, busy=busy).due
+        if one.why in NEW_ON_DISK
+        and seen.has_settled(f"{rows[one.key].date:%Y%m%d}", rows[one.key].target)
     ]
 
 
 @dg.sensor(
-    jobs=[night_job, observation_job],
+    jobs=[night_job, observation_job, stars_job, magnitudes_job],
     minimum_interval_seconds=interval_s(),
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
@@ -153,45 +122,32 @@ def data_sensor(
     """New nights and observations in the data directory become partitions and runs."""
     opened = observatory.open()
     memory = Memory(context.cursor)
-    running = context.instance.get_runs_count(
-        RunsFilter(job_name=night_job.name, statuses=UNFINISHED)
-    )
-    requests = look(
-        opened,
-        memory,
-        now_s=time.time(),
-        masters_running=running > 0,
-        failed_nights=_failed_nights(context.instance),
-    )
+    busy = busy_keys(context.instance)
+    seen = sight(opened, memory, now_s=time.time())
+    due = look(opened, seen, busy=busy)
     return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(job_name=r.job, partition_key=r.key, run_key=r.run_key) for r in requests
-        ],
+        run_requests=requests(due, opened, n_busy=len(busy)),
         cursor=memory.cursor(),
-        dynamic_partitions_requests=_new_partitions(context.instance, opened),
+        dynamic_partitions_requests=_partitions(context.instance, opened, seen),
     )
 
 
-def _failed_nights(instance: dg.DagsterInstance) -> set[str]:
-    """Return the nights whose latest run of masters failed."""
-    latest: dict[str, DagsterRunStatus] = {}
-    for run in instance.get_runs(RunsFilter(job_name=night_job.name), limit=LATEST_RUNS):
-        latest.setdefault(run.tags.get(PARTITION_NAME_TAG, ""), run.status)  # newest first
-    return {key for key, status in latest.items() if status is DagsterRunStatus.FAILURE}
-
-
-def _new_partitions(
-    instance: dg.DagsterInstance, observatory: Observatory
-) -> list[dg.AddDynamicPartitionsRequest]:
+def _partitions(
+    instance: dg.DagsterInstance, observatory: Observatory, seen: Sight
+) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
+    """Return the partitions to add, and those of retired observations, which are taken away."""
+    rows = observatory.status.targets()
     known = {
-        NIGHTS: observatory.status.night_keys(),
-        OBSERVATIONS: [row.observation.key for row in observatory.status.targets()],
+        NIGHTS: [*observatory.status.night_keys(), *seen.nights],
+        OBSERVATIONS: [row.observation.key for row in rows if row.retired_utc is None],
     }
-    requests = []
+    asked: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     for definition, keys in known.items():
         assert definition.name is not None
         there = set(instance.get_dynamic_partitions(definition.name))
-        new = list(islice((key for key in keys if key not in there), MAX_NEW_KEYS_PER_TICK))
-        if new:
-            requests.append(definition.build_add_request(new))
-    return requests
+        missing = (key for key in dict.fromkeys(keys) if key not in there)
+        if new := list(islice(missing, MAX_NEW_KEYS_PER_TICK)):
+            asked.append(definition.build_add_request(new))
+        if retired := sorted(there - set(keys)):
+            asked.append(definition.build_delete_request(retired))
+    return asked

@@ -1,9 +1,10 @@
-"""A stand-in for the AAVSO services: VSX and VSP over real HTTP on this machine, in their formats.
+"""A stand-in for VSX, VSP and VizieR: real HTTP on this machine, in the services' own formats.
 
 The demo and the tests ask the same one. It can also fail, each service in each way that clients of
 the real ones guard against, switched at run time from Python or by
 ``/control?service=vsp&fail=500``. What is known of the formats: DOMAIN sections 1 and 2; what is
-not (the body of a refusal), is plain text here and nobody may rely on it.
+not (the body of a refusal), is plain text here and nobody may rely on it. VizieR's catalogues are
+made of the same comparison stars.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import socketserver
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,12 +26,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
+from wombat_dagster.simulate import vizier
+
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 HANG_S = 120.0
 VSX_PATH = "/vsx/index.php"
 VSP_PATH = "/vsp/api/chart/"
+VIZIER_PATH = "/viz-bin/votable"
+JSON = "application/json"
 MAX_FOV_ARCMIN = 180.0
 WIDE_FIELD_MAGLIMIT = 12.0
 STANDARD_FIELD = "std_field"  # value of VSP's parameter special
@@ -46,6 +51,7 @@ class Service(StrEnum):
 
     VSX = "vsx"
     VSP = "vsp"
+    VIZIER = "vizier"
 
 
 class Failure(StrEnum):
@@ -57,14 +63,15 @@ class Failure(StrEnum):
     TOO_MANY = "429"
     HTML = "html"  # a challenge page with status 200
     EMPTY_BODY = "empty-body"
-    CUT = "cut"  # half of the JSON
+    CUT = "cut"  # half of the answer
     HANG = "hang"
     REFUSED = "refused"  # the connection is reset without an answer
     VALID_EMPTY = "valid-empty"  # a good answer with nothing in it
+    DATABASE = "database"  # VizieR's alone: a VOTable with status 200 that says it has no database
 
 
 class StandInAavso:
-    """VSX and VSP on a port of 127.0.0.1; a context manager that serves in a thread.
+    """VSX, VSP and VizieR on a port of 127.0.0.1; a context manager that serves in a thread.
 
     Parameters
     ----------
@@ -90,6 +97,7 @@ class StandInAavso:
     ) -> None:
         self.requests: Counter[Service] = Counter()
         self.queries: list[tuple[Service, dict[str, str]]] = []
+        self.retry_after: str | None = None  # what a 429 asks for
         self._variables: list[dict[str, str]] = []
         self._comps: dict[str, dict[str, Any]] = {}
         self._standards: dict[str, dict[str, Any]] = {}
@@ -150,6 +158,11 @@ class StandInAavso:
         """What to put into ``[aavso] vsp_urls``."""
         return f"http://{HOST}:{self.port}{VSP_PATH}"
 
+    @property
+    def vizier_url(self) -> str:
+        """What to put into ``[aavso] vizier_url``."""
+        return f"http://{HOST}:{self.port}"
+
     def serve_forever(self) -> None:
         """Serve in this thread until interrupted."""
         try:
@@ -176,6 +189,8 @@ class StandInAavso:
 
     def fail(self, service: Service | str, failure: Failure | str) -> None:
         """Let a service fail from now on; ``"none"`` mends it and releases who hangs."""
+        if Failure(failure) is Failure.DATABASE and Service(service) is not Service.VIZIER:
+            raise ValueError(f"{service} does not fail by {failure}")
         self._failures[Service(service)] = Failure(failure)
         self._released.set()
         self._released = threading.Event()
@@ -261,6 +276,15 @@ class StandInAavso:
         self._charts[name] = chart
         return chart
 
+    def votable(self, asked: Mapping[str, str]) -> str:
+        """Return VizieR's answer to what astroquery asks."""
+        match self._failures[Service.VIZIER]:
+            case Failure.DATABASE:
+                return vizier.error_votable("The database is not currently reachable.")
+            case Failure.VALID_EMPTY:
+                return vizier.votable(asked, ())
+        return vizier.votable(asked, map(_catalogued, self._comps.values()))
+
     def known_chart(self, name: str) -> dict[str, Any] | None:
         """Return a chart served before."""
         return self._charts.get(name)
@@ -289,20 +313,39 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        self._guarded(lambda: self._get(url.path, query))
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
+        self._guarded(lambda: self._post(urlsplit(self.path).path, vizier.parse(body)))
+
+    def _guarded(self, respond: Callable[[], None]) -> None:
         try:
-            if url.path == "/control":
-                self._answer(self._control(query))
-            elif url.path == VSX_PATH:
-                self._serve(Service.VSX, query, lambda: self._vsx(query))
-            elif url.path.startswith(VSP_PATH):
-                name = url.path.removeprefix(VSP_PATH).strip("/")
-                self._serve(Service.VSP, query, lambda: self._vsp(name, query))
-            else:
-                self._text(404, "not found")
+            respond()
         except _Refusal as refusal:
             self._text(refusal.status, str(refusal))
+        except vizier.BadQuery as error:
+            self._text(400, str(error))
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True  # the client gave up waiting
+
+    def _post(self, path: str, asked: dict[str, str]) -> None:
+        if path != VIZIER_PATH:
+            self._text(404, "not found")
+            return
+        kind = "application/x-votable+xml"
+        self._serve(Service.VIZIER, asked, lambda: (self.aavso.votable(asked), kind))
+
+    def _get(self, path: str, query: dict[str, str]) -> None:
+        if path == "/control":
+            self._text(200, json.dumps(self._control(query)), JSON)
+        elif path == VSX_PATH:
+            self._serve(Service.VSX, query, lambda: (json.dumps(self._vsx(query)), JSON))
+        elif path.startswith(VSP_PATH):
+            name = path.removeprefix(VSP_PATH).strip("/")
+            self._serve(Service.VSP, query, lambda: (json.dumps(self._vsp(name, query)), JSON))
+        else:
+            self._text(404, "not found")
 
     def _control(self, query: Mapping[str, str]) -> dict[str, Any]:
         if "fail" in query:
@@ -312,7 +355,9 @@ class _Handler(BaseHTTPRequestHandler):
                 raise _Refusal(400, str(error)) from error
         return self.aavso.state()
 
-    def _serve(self, service: Service, query: dict[str, str], answer: Any) -> None:
+    def _serve(
+        self, service: Service, query: dict[str, str], answer: Callable[[], tuple[str, str]]
+    ) -> None:
         self.aavso.requests[service] += 1
         self.aavso.queries.append((service, query))
         match self.aavso.failure(service):
@@ -321,21 +366,21 @@ class _Handler(BaseHTTPRequestHandler):
             case Failure.FORBIDDEN:
                 self._text(403, CHALLENGE_PAGE, "text/html")
             case Failure.TOO_MANY:
-                self._text(429, "Too Many Requests")
+                self._text(429, "Too Many Requests", retry_after=self.aavso.retry_after)
             case Failure.HTML:
                 self._text(200, CHALLENGE_PAGE, "text/html")
             case Failure.EMPTY_BODY:
-                self._text(200, "", "application/json")
+                self._text(200, "", JSON)
             case Failure.CUT:
-                whole = json.dumps(answer())
-                self._text(200, whole[: len(whole) // 2], "application/json")
+                whole, kind = answer()
+                self._text(200, whole[: len(whole) // 2], kind)
             case Failure.HANG:
                 self.aavso.hang()
                 self.close_connection = True
             case Failure.REFUSED:
                 self._reset()
-            case Failure.NONE | Failure.VALID_EMPTY:
-                self._answer(answer())
+            case Failure.NONE | Failure.VALID_EMPTY | Failure.DATABASE:
+                self._text(200, *answer())
 
     def _vsx(self, query: Mapping[str, str]) -> dict[str, Any]:
         empty = self.aavso.failure(Service.VSX) is Failure.VALID_EMPTY
@@ -362,14 +407,15 @@ class _Handler(BaseHTTPRequestHandler):
         special = query.get("special") or None
         return self.aavso.vsp_chart(ra_deg, dec_deg, fov_arcmin, maglimit, special)
 
-    def _answer(self, content: Mapping[str, Any]) -> None:
-        self._text(200, json.dumps(content), "application/json")
-
-    def _text(self, status: int, text: str, kind: str = "text/plain") -> None:
+    def _text(
+        self, status: int, text: str, kind: str = "text/plain", *, retry_after: str | None = None
+    ) -> None:
         body = text.encode()
         self.send_response(status)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
+        if retry_after is not None:
+            self.send_header("Retry-After", retry_after)
         self.end_headers()
         self.wfile.write(body)
 
@@ -410,6 +456,16 @@ def comp_position(comp: Mapping[str, Any]) -> tuple[float, float]:
         for text in (comp["ra"], comp["dec"])
     )
     return 15.0 * hours, degrees
+
+
+def _catalogued(comp: Mapping[str, Any]) -> vizier.Star:
+    ra_deg, dec_deg = comp_position(comp)
+    return vizier.Star(
+        ra_deg=ra_deg,
+        dec_deg=dec_deg,
+        mags={entry["band"]: entry["mag"] for entry in comp["bands"]},
+        errors_mag={entry["band"]: entry["error"] for entry in comp["bands"]},
+    )
 
 
 def _offsets_deg(star: tuple[float, float], centre: tuple[float, float]) -> np.ndarray:

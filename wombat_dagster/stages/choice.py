@@ -1,5 +1,6 @@
 """Chooses what an observation is calibrated with."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from wombat_dagster.domain import (
     CalibrationChoice,
     FrameKind,
+    Master,
     NoCalibration,
     NoFrames,
     NoTime,
@@ -61,15 +63,21 @@ def left_out_lights(observatory: Observatory, observation: Observation) -> list[
     return [(path, reason) for path, reason in reasons.items() if reason is not None]
 
 
-def choose_calibration(observatory: Observatory, observation: Observation) -> CalibrationChoice:
+def choose_calibration(
+    observatory: Observatory,
+    observation: Observation,
+    *,
+    available: Sequence[Master] | None = None,
+) -> CalibrationChoice:
     """Return the closest matching masters of an observation, and why not the others.
 
-    What a capture program has done to the frames is not done again.
+    What a capture program has done to the frames is not done again. `available`: the masters of
+    `library.available_masters`, for who asks about many observations.
     """
     settings = observatory.settings.calibration
     lights = usable_lights(observatory, observation)
     done = lights[0].steps_done  # the lights of an observation are alike
-    masters = available_masters(observatory)
+    masters = available_masters(observatory) if available is None else available
     wanted = _wanted(observatory, observation, lights)
 
     def closest(

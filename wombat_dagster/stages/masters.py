@@ -158,16 +158,12 @@ def _as_master(observatory: Observatory, file: FoundMaster, date: dt.date) -> Ma
 
 def _make_master(observatory: Observatory, unit: Unit) -> Master:
     settings = observatory.settings.calibration
-    calibration.refuse_too_few(len(unit.frames), settings.min_frames, unit.words)
-    unit, refusals = _alike(unit)
-    calibration.refuse_too_few(
-        len(unit.frames), settings.min_frames, _words_without(unit, refusals)
-    )
-    offset = _offset_of(observatory, unit)
+    unit, refusals, offset = _begun(observatory, unit)
     path = _free_path(observatory, unit)
     relative = observatory.layout.relative_to_data(path)
     known = {master.path: master for master in observatory.status.masters(unit.kind)}
-    is_same = relative in known and _inputs_card(path) == _inputs_hash(observatory, unit, offset)
+    inputs = _inputs_hash(observatory, unit, offset)
+    is_same = relative in known and _inputs_card(path) == inputs
     if is_same and _holds(path, known[relative].content_hash):
         return known[relative]
     paths = [observatory.layout.data / frame.path for frame in unit.frames]
@@ -186,7 +182,7 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
         raise NoCalibration(f"{unit.words}: {error}") from error
     if made.gain is not None and offset.frame_noise_adu is None:
         made = replace(made, notes=(*made.notes, NOISE_NEGLECTED))
-    header = _provenance(unit, offset, made, _inputs_hash(observatory, unit, offset))
+    header = _provenance(unit, offset, made, inputs)
     # Before the file: a crash between the two must not make ours look like the observer's.
     observatory.status.remember_our_master(array_hash(made.image.astype(np.float32)))
     content_hash = write_master(path, made.image, header, made.mask)
@@ -213,6 +209,46 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
             for name, value in zip(names, (measured.value, measured.error), strict=True)
         },
     )
+
+
+def _begun(observatory: Observatory, unit: Unit) -> tuple[Unit, list[str], Offset]:
+    """Return what a master begins with: the frames that go together, what is subtracted.
+
+    Raises
+    ------
+    NoCalibration
+        There are too few, or nothing can be subtracted from them.
+    """
+    least = observatory.settings.calibration.min_frames
+    calibration.refuse_too_few(len(unit.frames), least, unit.words)
+    unit, refusals = _alike(unit)
+    calibration.refuse_too_few(len(unit.frames), least, _words_without(unit, refusals))
+    return unit, refusals, _offset_of(observatory, unit)
+
+
+def outdated_masters(observatory: Observatory, date: dt.date) -> list[str]:
+    """Return what of a night's masters would be made otherwise now, in words.
+
+    They are when a bias or dark of another night that would be subtracted is another than then.
+    Headers alone are read.
+    """
+    outdated = []
+    for kind in (FrameKind.DARK, FrameKind.FLAT):
+        made = {master.path: master for master in observatory.status.masters(kind)}
+        theirs = [m for m in made.values() if m.date == date and not m.made_by_us]
+        for unit in units_of(observatory.status.night_frames(date, kind)):
+            if any(_serves(master, unit) for master in theirs):
+                continue
+            try:
+                begun, _, offset = _begun(observatory, unit)
+                path = _free_path(observatory, begun)
+            except NoCalibration:
+                continue  # nothing would come of it
+            if observatory.layout.relative_to_data(path) not in made:
+                outdated.append(f"{unit.words} can be combined now")
+            elif _inputs_card(path) != _inputs_hash(observatory, begun, offset):
+                outdated.append(f"{path.name}: another bias or dark to subtract")
+    return outdated
 
 
 _MEASURED_FIELDS = {

@@ -9,17 +9,25 @@ import numpy as np
 from wombat_dagster import config
 from wombat_dagster.catalogs.base import BadAnswer, BadRequest
 from wombat_dagster.catalogs.cache import AnswerCache
-from wombat_dagster.catalogs.vsp import FOV_LADDER_ARCMIN, read_chart
+from wombat_dagster.catalogs.vsp import (
+    FOV_LADDER_ARCMIN,
+    chart_request,
+    chart_version,
+    read_chart,
+)
 from wombat_dagster.domain import (
     Aperture,
+    ChartRequest,
     CompCandidates,
     CompSequence,
     FrameSolution,
     KnownVariable,
+    NoComps,
     Observation,
     ReducedFrame,
     Reduction,
     Variable,
+    VspUnavailable,
     VsxUnavailable,
     WcsSolution,
 )
@@ -44,6 +52,7 @@ log = logging.getLogger(__name__)
 
 Solved = list[tuple[ReducedFrame, FrameSolution, WcsSolution]]
 
+VSP = "VSP"  # `source` of a chart that is the AAVSO's
 JD_OF_ORDINAL_0 = 1721424.5
 SAME_CENTRE_DEG = 0.002  # charts are centred on the variable, to 0.001 degrees
 
@@ -73,6 +82,9 @@ def choose_comps(
 ) -> CompCandidates:
     """Return the chart stars that may serve, for the extent of the frames around the variable.
 
+    With VSP away and ``[comps] fallback`` allowed they are stars of a catalogue: `chart_source` and
+    the notes say so. Whether a field has no comparison stars only VSP can say.
+
     The margin at the edges is an estimate, from the detections' FWHM: the fitted one, of which the
     aperture is made, is known only when the stars are measured.
 
@@ -91,9 +103,10 @@ def choose_comps(
         variable.ra_deg,
         variable.dec_deg,
     )
-    chart = observatory.vsp.chart(
+    request = chart_request(
         variable.ra_deg, variable.dec_deg, 2 * radius_arcmin, settings.aavso.maglimit
     )
+    chart = _chart(observatory, request)
     overrides = settings.for_camera(group.camera).filters
     _, comp_band, _ = band_of(observation.filter, overrides)
     place = position_at_epoch(variable, _jd(observation))
@@ -110,28 +123,67 @@ def choose_comps(
         )
     known, known_note = _known_variables(observatory, variable, radius_arcmin / 60.0)
     annulus_px = aperture_of(settings.photometry, detected_fwhm_px(solved)).sky_outer_px
-    candidates = select_candidates(
-        chart,
-        variable,
-        [(frame.label, wcs) for frame, _, wcs in solved],
-        group.width_px,
-        group.height_px,
-        header_filter=observation.filter,
-        overrides=overrides,
-        margin_px=annulus_px + settings.comps.edge_margin_px,
-        window=settings.comps.window,
-        window_mag=settings.comps.window_mag,
-        choices=persons_choices(observatory, observation.target),
-        known_variables=known,
-        target_place=place,
-        target_colour=target.colour.get("B-V"),
-        measured_mag=measured_mag,
-        other_bands=_other_bands(observatory, observation, group.camera),
-    )
+    try:
+        candidates = select_candidates(
+            chart,
+            variable,
+            [(frame.label, wcs) for frame, _, wcs in solved],
+            group.width_px,
+            group.height_px,
+            header_filter=observation.filter,
+            overrides=overrides,
+            margin_px=annulus_px + settings.comps.edge_margin_px,
+            window=settings.comps.window,
+            window_mag=settings.comps.window_mag,
+            choices=persons_choices(observatory, observation.target),
+            known_variables=known,
+            target_place=place,
+            target_colour=target.colour.get("B-V"),
+            measured_mag=measured_mag,
+            other_bands=_other_bands(observatory, observation, group.camera),
+        )
+    except NoComps as nothing:
+        if chart.source == VSP:
+            raise
+        raise VspUnavailable("; ".join([*chart.notes, str(nothing)])) from nothing
     notes = [*chart.notes, *known_note, *candidates.notes]
     if 2 * radius_arcmin > FOV_LADDER_ARCMIN[-1]:
         notes.append(f"frames wider than the chart: comps from its {FOV_LADDER_ARCMIN[-1]:.0f}'")
-    return replace(candidates, notes=tuple(notes))
+    return replace(
+        candidates,
+        notes=tuple(notes),
+        chart_request=request,
+        chart_version=chart_version(chart, request),
+    )
+
+
+def _chart(observatory: Observatory, request: ChartRequest) -> CompSequence:
+    """Return VSP's chart, or with VSP away what stands in for it, if that is wanted."""
+    asked = request.ra_deg, request.dec_deg, request.fov_arcmin, request.maglimit
+    try:
+        return observatory.vsp.chart(*asked)
+    except VspUnavailable as away:
+        settings = observatory.settings
+        if settings.comps.fallback == "off":
+            raise
+        from wombat_dagster.catalogs.vizier import Vizier
+
+        vizier = Vizier(settings.aavso, observatory.layout.cache, settings.comps.fallback)
+        try:
+            chart = vizier.chart(*asked)
+        except (VspUnavailable, BadRequest) as also:
+            raise VspUnavailable(f"{away}; {also}") from also
+        log.warning("VSP is away, %s serves: %s", chart.source, away)
+        return replace(chart, notes=(*chart.notes, str(away)))
+
+
+def chart_version_now(observatory: Observatory, request: ChartRequest) -> str | None:
+    """Return the version of VSP's newest chart on disk for a request; None when there is none.
+
+    Another one than `CompCandidates.chart_version` tells that the stars an observation was made
+    with are other ones now. Cheap enough for thousands of observations; nobody is asked.
+    """
+    return observatory.vsp.version_now(request)
 
 
 def _known_variables(

@@ -562,6 +562,10 @@ class NightSignatures:
     calibration: str | None
     targets: Mapping[str, str]
 
+    def by_unit(self) -> dict[str, str]:
+        """Return the signatures by target; the calibrations' under the empty name."""
+        return {"": self.calibration or "none", **self.targets}
+
 
 def signature(files: Iterable[Path]) -> str:
     """Return a short hash of names, sizes and times: equal while nothing is being copied.
@@ -685,6 +689,10 @@ class Layout:
         key = observation if isinstance(observation, str) else observation.key
         return self.products.joinpath(*_key_parts(key))
 
+    def night_products_dir(self, key: str) -> Path:
+        """Return the directory of what is made of a night, by its partition key."""
+        return self.products / slug(key)
+
     def product_path(self, observation: Observation | str, name: str) -> Path:
         """Return a file in an observation's directory: ``light_curve.png``, ``settings.toml``."""
         return self.observation_dir(observation) / slug(name)
@@ -777,19 +785,33 @@ def find_masters(night_dir: Path) -> tuple[FoundMaster, ...]:
 
     Filter and exposure are the header's, else what the name says (``mflatV``, ``mdark180``).
     """
+    return tuple(_found_master(path) for path in _master_files(night_dir))
+
+
+def master_signatures(night_dir: Path) -> dict[FrameKind, str]:
+    """Return, by kind, what files of masters lie in a night: names, sizes and times.
+
+    No file is opened. A kind without any has no entry.
+    """
+    files: dict[FrameKind, list[Path]] = defaultdict(list)
+    for path in _master_files(night_dir):
+        parsed = _parsed_master_name(FITS_NAME.sub("", path.name))
+        assert parsed is not None
+        files[parsed[0]].append(path)
+    return {kind: signature(paths) for kind, paths in files.items()}
+
+
+def _master_files(night_dir: Path) -> Iterator[Path]:
     directories = [night_dir]
     for entry in _entries(night_dir):
         kind = kind_of_directory(entry.name)
         if kind not in {None, FrameKind.LIGHT} and _is_directory(entry):
             directories.append(night_dir / entry.name)
-    return tuple(
-        _found_master(directory / entry.name)
-        for directory in directories
-        for entry in _entries(directory)
-        if MASTER_NAME.match(entry.name)
-        and FITS_NAME.search(entry.name)
-        and not _is_directory(entry)
-    )
+    for directory in directories:
+        for entry in _entries(directory):
+            is_master = MASTER_NAME.match(entry.name) and FITS_NAME.search(entry.name)
+            if is_master and not _is_directory(entry):
+                yield directory / entry.name
 
 
 def _found_master(path: Path) -> FoundMaster:

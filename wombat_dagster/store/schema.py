@@ -190,6 +190,31 @@ def m005_over_the_nights(db: Database) -> None:
     )
 
 
+@migrations()
+def m006_what_was_begun(db: Database) -> None:
+    """Keep every begin and end of a stage with its inputs, and what re-made magnitudes changed."""
+    db.conn.execute(
+        "CREATE TABLE stage_run (id INTEGER PRIMARY KEY, key TEXT NOT NULL, asset TEXT NOT NULL,"
+        " run_id TEXT NOT NULL, why TEXT, begun_utc TEXT NOT NULL, ended_utc TEXT, ending TEXT,"
+        " reason TEXT, inputs TEXT NOT NULL)"
+    )
+    db.conn.execute("CREATE INDEX stage_run_of ON stage_run (key, asset, id)")
+    db.conn.execute(
+        "CREATE TABLE remade (id INTEGER PRIMARY KEY, key TEXT NOT NULL, made_utc TEXT NOT NULL,"
+        " why TEXT, n_frames INTEGER NOT NULL, t1_median_change_mag REAL,"
+        " t1_largest_change_mag REAL, zp_err_before_mag REAL, zp_err_after_mag REAL)"
+    )
+    db.conn.execute("CREATE INDEX remade_of ON remade (key, id)")
+    db.conn.execute("ALTER TABLE target ADD COLUMN changed_since TEXT")
+    db.conn.execute("ALTER TABLE target ADD COLUMN retired_utc TEXT")
+    # What was finished before this table existed is not begun again for that alone.
+    db.conn.execute(
+        "INSERT INTO stage_run (key, asset, run_id, begun_utc, ended_utc, ending, inputs)"
+        " SELECT key, asset, '', made_utc, made_utc, 'made', ifnull(inputs, '{}') FROM product"
+        " ORDER BY made_utc"
+    )
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Return a connection to the database at `path`: WAL, patient, in autocommit mode."""
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)

@@ -59,6 +59,10 @@ class TargetRow:
     updated_utc: str | None
     lights: str | None = None
     """Signature of the light frames that `apphot` speaks of (`StatusDatabase.light_signatures`)."""
+    changed_since: str | None = None
+    """What changed since the person decided (`submitted`), in words."""
+    retired_utc: str | None = None
+    """Since when its frames are gone from the data directory; None while there are any."""
 
 
 def _marks(values: Sequence[Any]) -> str:
@@ -148,7 +152,9 @@ class StatusDatabase:
         """Make `frame`, `target`, `cal` and `cal_group` say what a scan of `dates` found.
 
         Observations known before keep their row and key; their frame counts follow. Frames that are
-        gone are forgotten, and the masters of nights `without_directory`; observations never are.
+        gone are forgotten, and the masters of nights `without_directory`; observations never are:
+        without frames they are retired, and one of another name that holds their frames keeps what
+        a person decided.
         A night that a scan begun after this one (`serial`, of `begin_scan`) has recorded is left
         as it is.
         """
@@ -164,6 +170,7 @@ class StatusDatabase:
             frames = [frame for frame in frames if frame.date not in later]
             kept = ({*dates} | {frame.date for frame in frames}) - later
             days = sorted(date.isoformat() for date in kept)
+            before = _pixels_of_targets(connection, days)
             for table in ("frame", "cal", "cal_group"):
                 connection.execute(f"DELETE FROM {table} WHERE date IN ({_marks(days)})", days)
             connection.executemany(
@@ -180,6 +187,7 @@ class StatusDatabase:
             )
             self._record_calibration_counts(connection, frames)
             self._record_targets(connection, frames, days)
+            _carry_decisions_over(connection, before, _pixels_of_targets(connection, days))
 
     def _record_calibration_counts(
         self, connection: sqlite3.Connection, frames: Sequence[RawFrame]
@@ -254,14 +262,26 @@ class StatusDatabase:
                     "UPDATE target SET proc = ?, reason = ? WHERE key = ?",
                     (Proc.NOFRAMES, words, keys[unit]),
                 )
-        gone = [(key,) for unit, key in keys.items() if unit[0] in dates and unit not in nights]
+        self._retire(connection, [k for u, k in keys.items() if u[0] in dates and u not in nights])
         connection.executemany(
-            "UPDATE target SET n_frames = 0, n_quarantined = 0 WHERE key = ?", gone
+            "UPDATE target SET retired_utc = NULL WHERE key = ? AND retired_utc IS NOT NULL",
+            [(keys[unit],) for unit in nights],
+        )
+
+    def _retire(self, connection: sqlite3.Connection, gone: Sequence[str]) -> None:
+        """Retire observations whose frames are gone: nothing is to be done, what was decided stays.
+
+        Their rows are taken up again when the frames come back.
+        """
+        connection.executemany(
+            "UPDATE target SET n_frames = 0, n_quarantined = 0,"
+            " retired_utc = ifnull(retired_utc, ?) WHERE key = ?",
+            [(_now(), key) for key in gone],
         )
         connection.executemany(
             "UPDATE target SET proc = ?, apphot = NULL, lights = NULL, reason = ?, updated_utc = ?"
             " WHERE key = ? AND apphot IS NOT NULL AND ifnull(submitted, 0) IN (0, '0', '')",
-            [(Proc.NOFRAMES, words_without_usable([]), _now(), key) for (key,) in gone],
+            [(Proc.NOFRAMES, words_without_usable([]), _now(), key) for key in gone],
         )
 
     # --------------------------------------------------------------------------------- lookups
@@ -551,15 +571,18 @@ class StatusDatabase:
             rows = connection.execute("SELECT key, inputs FROM product WHERE asset = ?", (asset,))
             return {row["key"]: dict(json.loads(row["inputs"] or "{}")) for row in rows}
 
-    def light_cameras(self) -> dict[str, str | None]:
-        """Return the camera of every observation by its key: its usable frames share one."""
+    def light_cameras(self, key: str | None = None) -> dict[str, str | None]:
+        """Return the camera of every observation by its key: its usable frames share one.
+
+        With `key` only that observation's.
+        """
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT key, (SELECT camera FROM frame WHERE frame.date = target.date"
                 " AND frame.kind = 'light' AND frame.target = target.target"
                 " AND ifnull(frame.filter, ?) = target.filter AND frame.reason IS NULL LIMIT 1"
-                ") AS camera FROM target",
-                (UNKNOWN_FILTER,),
+                ") AS camera FROM target WHERE key = ifnull(?, key)",
+                (UNKNOWN_FILTER, key),
             )
             return {row["key"]: row["camera"] for row in rows}
 
@@ -572,6 +595,19 @@ class StatusDatabase:
             and row.observation.target == observation.target
             and row.observation.filter != observation.filter
         ]
+
+    def record_changed_since(self, words: Mapping[str, str]) -> None:
+        """Make `changed_since` say, by key, what changed since a person decided; else nothing."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE target SET changed_since = NULL WHERE changed_since IS NOT NULL"
+                f" AND key NOT IN ({_marks([*words])})",
+                [*words],
+            )
+            connection.executemany(
+                "UPDATE target SET changed_since = ? WHERE key = ? AND changed_since IS NOT ?",
+                [(text, key, text) for key, text in words.items()],
+            )
 
     # --------------------------------------------------------------------------- plate solutions
 
@@ -618,6 +654,46 @@ class StatusDatabase:
             )
 
 
+def _pixels_of_targets(
+    connection: sqlite3.Connection, days: Sequence[str]
+) -> dict[str, frozenset[str]]:
+    """Return the pixel hashes of the light frames of every observation of `days`, by key."""
+    rows = connection.execute(
+        "SELECT key, json_extract(record, '$.pixel_hash') AS pixels FROM frame JOIN target"
+        " ON target.date = frame.date AND target.target = frame.target"
+        " AND target.filter = ifnull(frame.filter, ?)"
+        f" WHERE kind = 'light' AND frame.date IN ({_marks(days)})",
+        [UNKNOWN_FILTER, *days],
+    )
+    found: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row["pixels"]:
+            found[row["key"]].add(row["pixels"])
+    return {key: frozenset(pixels) for key, pixels in found.items()}
+
+
+def _carry_decisions_over(
+    connection: sqlite3.Connection,
+    before: Mapping[str, frozenset[str]],
+    now: Mapping[str, frozenset[str]],
+) -> None:
+    """Let a renamed observation keep what a person decided: it holds frames of the gone one.
+
+    So that nothing is reported twice because a directory has another name.
+    """
+    gone = {key: pixels for key, pixels in before.items() if key not in now}
+    new = {key: pixels for key, pixels in now.items() if key not in before}
+    for key, pixels in new.items():
+        for old, held in gone.items():
+            if 2 * len(pixels & held) > len(held):
+                connection.execute(
+                    "UPDATE target SET submitted = (SELECT submitted FROM target WHERE key = ?),"
+                    " changed_since = ? WHERE key = ? AND submitted IS NULL AND"
+                    " (SELECT submitted FROM target WHERE key = ?) IS NOT NULL",
+                    (old, f"renamed: was {old}", key, old),
+                )
+
+
 _STATUS_COLUMNS = {"proc_bias", "proc_flat", "proc_dark", "proc", "apphot", "reason"}
 
 
@@ -660,6 +736,8 @@ def _target_row(row: sqlite3.Row) -> TargetRow:
         n_quarantined=row["n_quarantined"],
         updated_utc=row["updated_utc"],
         lights=row["lights"],
+        changed_since=row["changed_since"],
+        retired_utc=row["retired_utc"],
     )
 
 

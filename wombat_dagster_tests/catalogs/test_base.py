@@ -1,18 +1,31 @@
 """What counts as an answer, whom a failure is blamed on, and how long we insist."""
 
 import datetime as dt
+import itertools
 import json
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
 
-from wombat_dagster.catalogs.base import BadAnswer, BadRequest, Clock, JsonService, Pace
+from wombat_dagster.catalogs.base import BadAnswer, BadRequest, JsonService, Pace
+from wombat_dagster.catalogs.breaker import Breaker
+from wombat_dagster.catalogs.clock import Clock
 from wombat_dagster.config import AavsoSettings
 from wombat_dagster.domain import VspUnavailable
 
 FIRST, SECOND = "https://first.example/chart/", "https://second.example/chart/"
 START = dt.datetime(2026, 11, 21, 4, 0, tzinfo=dt.UTC)
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path, monkeypatch):
+    """Every service below has a memory of outages of its own, and they lie here."""
+    monkeypatch.chdir(tmp_path)
 
 
 class FakeTime:
@@ -60,14 +73,17 @@ def read_stars(content):
     return len(content["photometry"])
 
 
-def service(hosts, fake, **settings):
+def service(hosts, fake, *, pace=None, urls=(FIRST, SECOND), **settings):
+    settings = AavsoSettings(**settings)
+    memory = Path(f"memory {next(_numbers)}")
     return JsonService(
         name="VSP",
-        urls=[FIRST, SECOND],
+        urls=urls,
         unavailable=VspUnavailable,
-        settings=AavsoSettings(**settings),
+        settings=settings,
+        breaker=Breaker("VSP", memory, settings, fake.clock()),
         clock=fake.clock(),
-        pace=Pace(),
+        pace=pace or Pace(),
         transport=httpx.MockTransport(hosts),
     )
 
@@ -198,23 +214,16 @@ def test_a_host_that_no_longer_has_the_service_is_passed_over():
 def test_requests_are_a_second_apart_within_the_process():
     fake, pace = FakeTime(), Pace()
     for _ in range(3):
-        JsonService(
-            name="VSP",
-            urls=[FIRST],
-            unavailable=VspUnavailable,
-            settings=AavsoSettings(min_interval_s=1.0),
-            clock=fake.clock(),
-            pace=pace,
-            transport=httpx.MockTransport(lambda _: good()),
-        ).get({}, read_stars)
+        service(lambda _: good(), fake, pace=pace, urls=[FIRST], min_interval_s=1.0).get(
+            {}, read_stars
+        )
     assert fake.slept == [1.0, 1.0]
 
 
 def test_one_request_at_a_time_and_queueing_does_not_use_up_patience():
     fake, pace = FakeTime(), Pace()
     hosts = Hosts(first=[status(500)], second=[good])
-    waiting = service(hosts, fake, patience_s=5, min_interval_s=0)
-    waiting._pace = pace
+    waiting = service(hosts, fake, pace=pace, patience_s=5, min_interval_s=0)
     answers = []
     with pace.turn(0.0, fake.clock()):
         queued = threading.Thread(target=lambda: answers.append(waiting.get({}, read_stars)))

@@ -2,17 +2,22 @@
 
 import datetime as dt
 import json
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wombat_dagster.catalogs.base import BadAnswer, BadRequest, Clock, Pace
+from wombat_dagster.catalogs.base import BadAnswer, BadRequest, Pace
+from wombat_dagster.catalogs.cache import AnswerCache
+from wombat_dagster.catalogs.clock import Clock
 from wombat_dagster.catalogs.vsp import (
     FOV_LADDER_ARCMIN,
     Vsp,
     chart_fov_arcmin,
+    chart_request,
+    chart_version,
     covers,
     read_chart,
     sexagesimal,
@@ -212,6 +217,7 @@ def test_an_outage_is_novsp_without_a_chart_and_an_old_chart_with_one(sky, failu
     with pytest.raises(VspUnavailable, match=r"VSP away at 2026-11-21T.*127\.0\.0\.1: "):
         sky.chart()
     sky.server.fail("vsp", "none")
+    sky.later(days=1)
     first = sky.chart()
     sky.later(days=81)
     sky.server.fail("vsp", failure)
@@ -304,3 +310,117 @@ def test_a_standard_field_has_a_chart_of_its_own(tmp_path):
         assert sky.chart() == comps
     with pytest.raises(VspUnavailable):
         sky.vsp(timeout_s=0.2, retries=0).chart(RA + 20, DEC, 60.0, 16.5, standard_field=True)
+
+
+# ----------------------------------------------------------------------------------- chart versions
+
+HERE = chart_request(RA, DEC, 60.0, 16.5)
+FAR_STAR = XZ_CYG["photometry"][1]  # 38' off: in the corner of a square of 60', not in its circle
+ELSEWHERE = {"ra": 293.948, "dec": 55.959, "fov": 30.0}  # about that star
+
+
+def with_mag(entry, mag):
+    changed = json.loads(json.dumps(entry))
+    changed["bands"][0]["mag"] = mag
+    return changed
+
+
+def test_a_wider_chart_of_the_same_stars_is_no_new_version(sky):
+    """The wider chart is newer and holds them all."""
+    narrow = chart_request(RA, DEC, 45.0, 16.5)
+    first = sky.chart(fov=45)
+    made_with = chart_version(first, narrow)
+    vsp = sky.vsp()
+    assert vsp.version_now(narrow) == made_with
+    sky.later(days=1)
+    wide = sky.chart(fov=90)
+    assert len(wide.stars) > len(first.stars) > 0
+    assert stars_hash(wide) != stars_hash(first)
+    assert vsp.version_now(narrow) == made_with
+    all_of_it = chart_request(RA, DEC, 90.0, 16.5)
+    assert vsp.version_now(all_of_it) == chart_version(wide, all_of_it) != made_with
+
+
+def test_a_deeper_chart_of_the_same_stars_is_no_new_version(sky):
+    bright = chart_request(RA, DEC, 60.0, 11.5)
+    made_with = chart_version(sky.chart(maglimit=11.5), bright)
+    sky.later(days=1)
+    assert len(sky.chart(maglimit=16.5).stars) == 6
+    assert sky.vsp().version_now(bright) == made_with
+
+
+def test_no_chart_has_no_version_and_nobody_is_asked(sky):
+    assert sky.vsp().version_now(HERE) is None
+    assert sky.asked == 0
+
+
+def test_a_revised_chart_is_a_new_version_where_its_star_is_seen_alone(sky):
+    vsp = sky.vsp()
+    sky.chart(fov=90)
+    wide = chart_request(RA, DEC, 90.0, 16.5)
+    before = vsp.version_now(wide), vsp.version_now(HERE)
+    sky.server.add(comps=[with_mag(FAR_STAR, 8.7)])
+    sky.later(days=31)
+    sky.chart(fov=90)
+    assert vsp.version_now(wide) != before[0]
+    assert vsp.version_now(HERE) == before[1]
+
+
+def test_versions_are_cheap_when_nothing_was_written(sky, monkeypatch):
+    sky.chart()
+    (directory,) = sky.cache.glob("vsp")
+    os.utime(directory, (1_700_000_000, 1_700_000_000))  # written long ago
+    vsp = sky.vsp()
+    known = vsp.version_now(HERE)
+    monkeypatch.setattr(AnswerCache, "read", None)
+    monkeypatch.setattr(AnswerCache, "signatures", None)
+    assert [vsp.version_now(HERE) for _ in range(3)] == [known] * 3
+
+
+def test_the_oldest_chart_in_use_is_asked_for_again(sky):
+    elsewhere = chart_request(293.948, 55.959, 30.0, 16.5)
+    sky.chart()
+    sky.later(days=5)
+    sky.chart(**ELSEWHERE)
+    sky.later(days=28)
+    assert sky.vsp().refresh_oldest([elsewhere]) is None  # 28 days old
+    assert sky.vsp().refresh_oldest([]) is None
+    assert sky.asked == 2
+    same = sky.vsp().refresh_oldest([elsewhere, HERE])
+    assert (same.chart_id, same.changed) == (sky.chart().chart_id, False)
+    assert sky.asked == 3
+    assert sky.vsp().refresh_oldest([elsewhere, HERE]) is None
+    sky.server.add(comps=[with_mag(XZ_CYG["photometry"][2], 10.9)])
+    sky.later(days=31)
+    before = sky.vsp().version_now(HERE)
+    refreshed = {}
+    while (one := sky.vsp().refresh_oldest([elsewhere, HERE])) is not None:
+        refreshed[one.chart_id] = one.changed
+    assert sorted(refreshed.values()) == [False, True]
+    assert sky.vsp().version_now(HERE) != before
+    assert sky.asked == 5
+
+
+def test_a_refresh_of_a_vsp_that_is_away_says_so_and_changes_nothing(sky):
+    first = sky.chart()
+    sky.later(days=31)
+    sky.server.fail("vsp", "500")
+    with pytest.raises(VspUnavailable):
+        sky.vsp().refresh_oldest([HERE])
+    assert sky.asked == 2  # no retries: there is time
+    sky.server.fail("vsp", "none")
+    sky.later(days=1)
+    assert sky.chart() == first
+
+
+def test_a_chart_that_vsp_refuses_does_not_hold_up_the_others(sky, monkeypatch):
+    sky.chart()
+    sky.later(days=1)
+    sky.chart(**ELSEWHERE)
+    sky.later(days=32)
+    monkeypatch.setattr(aavso, "MAX_FOV_ARCMIN", 45.0)
+    vsp, in_use = sky.vsp(), [HERE, chart_request(293.948, 55.959, 30.0, 16.5)]
+    assert vsp.refresh_oldest(in_use).changed is False
+    asked = sky.asked
+    assert vsp.refresh_oldest(in_use) is None
+    assert sky.asked == asked

@@ -5,7 +5,6 @@ import os
 import pytest
 
 from wombat_dagster import runs
-from wombat_dagster.sensors.data import Memory, look
 from wombat_dagster.stages import masters
 
 LIGHTS = "20251014/Light/SV Wom"
@@ -28,18 +27,6 @@ def test_where_masters_could_not_be_made_nothing_is_measured_without_them(place,
     assert "Read-only" in errors["20251014"]
     assert errors["20251014__SV_Wom__V"] == "not begun: the masters of 20251014 failed"
     assert place.row("SV Wom").apphot is None
-
-
-def test_the_sensor_holds_the_observations_of_a_night_whose_masters_failed(place):
-    place.take("20251014/*/*.fit", f"{LIGHTS}/*V.fit")
-    place.configure()
-    memory = Memory(None)
-    look(place.observatory, memory, now_s=0.0, masters_running=False)
-    assert look(place.observatory, memory, now_s=100.0, masters_running=False)[0].key == "20251014"
-    held = {"failed_nights": {"20251014"}}
-    assert look(place.observatory, memory, now_s=200.0, masters_running=False, **held) == []
-    (request,) = look(place.observatory, memory, now_s=300.0, masters_running=False)
-    assert request.job == "observation_job"
 
 
 def test_masters_made_late_reopen_the_observations_in_the_same_run(place):

@@ -1,32 +1,60 @@
-"""What the data sensor finds new, tick by tick, and that nothing is asked for twice."""
+"""What the sensors ask for, tick by tick, and that nothing is asked for twice."""
+
+import datetime as dt
+import os
+import shutil
 
 import dagster as dg
 import pytest
 
+from wombat_dagster.domain import Apphot
 from wombat_dagster.resources import ObservatoryResource
 from wombat_dagster.sensors import data as sensor
-from wombat_dagster.sensors.data import Memory, look
+from wombat_dagster.sensors import recalibration, recovery
+from wombat_dagster.sensors.asking import MAX_REQUESTS_PER_TICK, requests
+from wombat_dagster.sensors.data import Memory, look, sight
+from wombat_dagster.simulate.aavso import Service
+from wombat_dagster.stages import due as due_module
+from wombat_dagster.stages.due import due_observations, parked
+from wombat_dagster.stages.work import Why
 from wombat_dagster.store import layout
+from wombat_dagster.store.remade import remade
+from wombat_dagster.store.stage_runs import StageRuns
 
+NIGHT = "20251014"
 SV_WOM_V, SV_WOM_B = "20251014__SV_Wom__V", "20251014__SV_Wom__B"
 QUIET_S = 60.0  # of the place's configuration
 
 
 class Ticks:
-    """The sensor's ticks on a clock of the test's own, its memory kept as the cursor only."""
+    """Ticks of the data sensor on a clock of the test's own; its memory is the cursor alone."""
 
     def __init__(self, place):
         self.place, self.now_s, self.cursor = place, 1_000_000.0, None
 
-    def tick(self, *, after_s=QUIET_S, masters_running=False):
-        """Return the (job, key) pairs that one tick asks for."""
+    def due(self, *, after_s=QUIET_S, busy=()):
         self.now_s += after_s
         memory = Memory(self.cursor)
-        requests = look(
-            self.place.observatory, memory, now_s=self.now_s, masters_running=masters_running
-        )
+        with self.place.in_force() as observatory:
+            seen = sight(observatory, memory, now_s=self.now_s)
+            found = look(observatory, seen, busy=busy)
         self.cursor = memory.cursor()
-        return [(request.job, request.key) for request in requests]
+        return found
+
+    def tick(self, **how):
+        """Return the (job, key) pairs that one tick asks for; nothing is run."""
+        return [(one.job, one.key) for one in self.due(**how)]
+
+    def work(self, **how):
+        """Run what one tick asks for; return the pairs."""
+        found = self.due(**how)
+        assert self.place.carry_out(*found) == {}
+        return [(one.job, one.key) for one in found]
+
+    def recalibration(self):
+        """Return what one tick of the recalibration sensor asks for."""
+        with self.place.in_force() as observatory:
+            return recalibration.look(observatory, busy=set())
 
 
 @pytest.fixture
@@ -35,60 +63,236 @@ def ticks(place):
     return Ticks(place)
 
 
+@pytest.fixture
+def finished(ticks):
+    """A night whose V observation is finished."""
+    for path in ticks.place.data.glob("20251014/Light/SV Wom/*B.fit"):
+        path.unlink()
+    assert [ticks.work() for _ in range(4)] == [
+        [],
+        [("night_job", NIGHT)],
+        [("observation_job", SV_WOM_V)],
+        [],
+    ]
+    assert ticks.place.row("SV Wom").apphot == Apphot.VALIDATE
+    return ticks
+
+
 def test_masters_are_asked_for_before_observations(ticks):
     assert ticks.tick() == []  # seen for the first time
-    assert ticks.tick() == [("night_job", "20251014")]
-    assert ticks.tick(masters_running=True) == []
+    assert ticks.tick() == [("night_job", NIGHT)]
+    assert ticks.work() == [("night_job", NIGHT)]  # until it has begun it stays due
+    assert ticks.tick(busy={NIGHT}) == []
     assert ticks.tick() == [("observation_job", SV_WOM_B), ("observation_job", SV_WOM_V)]
+    assert ticks.tick(busy={SV_WOM_B}) == [("observation_job", SV_WOM_V)]
 
 
-def test_nothing_is_asked_for_twice(ticks):
-    for _ in range(3):
-        ticks.tick()
-    assert [ticks.tick() for _ in range(3)] == [[], [], []]
+def test_what_is_done_is_not_asked_for_again_without_any_memory(finished):
+    finished.cursor = None
+    assert [finished.tick() for _ in range(3)] == [[], [], []]
+    assert finished.recalibration() == []
 
 
 def test_a_night_being_copied_is_left_alone(ticks, sky, edit):
     """Every new file starts the quiet time again, and what is known of it is in the cursor."""
     ticks.tick()
-    late = ticks.place.data / "20251014" / "Light" / "SV Wom" / "late.fit"
+    late = ticks.place.data / NIGHT / "Light" / "SV Wom" / "late.fit"
     edit(sky.lights_v[0], late, cards={"DATE-OBS": "2025-10-15T03:00:00"})
     assert ticks.tick(after_s=QUIET_S - 1) == []
     # The calibrations were quiet long enough, the lights are not.
-    assert ticks.tick(after_s=QUIET_S - 1) == [("night_job", "20251014")]
+    assert ticks.work(after_s=QUIET_S - 1) == [("night_job", NIGHT)]
     assert ticks.tick(after_s=0.5) == []
     assert len(ticks.tick(after_s=0.5)) == 2
 
 
-def test_late_frames_ask_for_exactly_their_observation(ticks, sky, edit):
-    for _ in range(3):
-        ticks.tick()
-    late = ticks.place.data / "20251014" / "Light" / "SV Wom" / "late.fit"
-    edit(sky.lights_v[0], late, pixels=lambda image: image + 1)
-    assert ticks.tick() == []
-    assert ticks.tick() == [("observation_job", SV_WOM_V)]
-    assert ticks.place.row("SV Wom").n_frames == 5
-
-
-def test_new_biases_ask_for_the_night_alone(ticks, sky, edit):
-    for _ in range(3):
-        ticks.tick()
-    late = ticks.place.data / "20251014" / "Bias" / "late.fit"
-    edit(sorted(sky.data.glob("20251014/Bias/*"))[0], late, pixels=lambda image: image + 1)
+def test_a_clock_set_back_only_begins_the_quiet_time_again(ticks):
     ticks.tick()
-    assert ticks.tick() == [("night_job", "20251014")]
-    assert ticks.tick() == []
+    assert ticks.tick(after_s=-86400.0) == []
+    assert ticks.tick(after_s=QUIET_S - 1) == []
+    assert ticks.tick(after_s=1) == [("night_job", NIGHT)]
+
+
+def test_late_frames_ask_for_exactly_their_observation(finished, sky, edit):
+    late = finished.place.data / NIGHT / "Light" / "SV Wom" / "late.fit"
+    cards = {"DATE-OBS": "2025-10-15T03:00:00"}
+    edit(sky.lights_v[0], late, pixels=lambda image: image + 1, cards=cards)
+    assert finished.tick() == []
+    assert finished.work() == [("night_job", NIGHT)]  # opens the new files, keeps the masters
+    (asked,) = finished.due()
+    assert (asked.key, asked.why) == (SV_WOM_V, Why.LATE_FRAMES)
+    assert finished.place.carry_out(asked) == {}
+    assert finished.place.row("SV Wom").n_frames == 5
+    assert [finished.tick(), finished.recalibration()] == [[], []]
+
+
+def test_frames_that_are_gone_retire_their_observation_and_keep_the_decision(finished):
+    place = finished.place
+    decide(place, "submitted")
+    lights = place.data / NIGHT / "Light" / "SV Wom"
+    lights.rename(place.data / "elsewhere")
+    (place.data / NIGHT / "Light" / "Other").mkdir()
+    assert place.row("SV Wom").retired_utc is None
+    shutil.copy(sorted((place.data / "elsewhere").iterdir())[0], lights.with_name("Other"))
+    finished.tick()
+    assert finished.work() == [("night_job", NIGHT)]
+    row = place.row("SV Wom")
+    assert (row.retired_utc is not None, row.submitted, row.apphot) == (
+        True,
+        "submitted",
+        "validate",
+    )
+    (place.data / "elsewhere").rename(lights)
+    finished.tick()
+    finished.work()
+    row = place.row("SV Wom")
+    assert (row.retired_utc, row.submitted) == (None, "submitted")
+
+
+def test_a_renamed_target_keeps_what_was_decided(finished):
+    place = finished.place
+    decide(place, "submitted")
+    lights = place.data / NIGHT / "Light" / "SV Wom"
+    lights.rename(lights.with_name("SV Wombat"))
+    finished.tick()
+    assert finished.work() == [("night_job", NIGHT)]
+    row = place.row("SV Wombat")
+    assert (row.submitted, row.changed_since) == ("submitted", f"renamed: was {SV_WOM_V}")
+    assert place.row("SV Wom").retired_utc is not None
+
+
+def test_a_night_that_is_gone_is_retired_without_a_run(finished):
+    shutil.rmtree(finished.place.data / NIGHT)
+    (finished.place.data / "20251101").mkdir()  # an empty disk is one that is not mounted
+    assert finished.tick() == []
+    assert finished.place.row("SV Wom").retired_utc is not None
+    assert finished.tick() == []
+
+
+def test_new_biases_ask_for_the_night_and_then_for_what_they_concern(finished, sky, edit):
+    late = finished.place.data / NIGHT / "Bias" / "late.fit"
+    edit(sorted(sky.data.glob("20251014/Bias/*"))[0], late, pixels=lambda image: image + 1)
+    finished.tick()
+    assert finished.work() == [("night_job", NIGHT)]
+    assert finished.tick() == []
+    (again,) = finished.recalibration()
+    assert (again.job, again.key, again.why) == ("observation_job", SV_WOM_V, Why.MASTERS)
+    assert finished.place.carry_out(again) == {}
+    assert finished.recalibration() == []
+    (change,) = remade(finished.place.observatory.status.path, SV_WOM_V)
+    assert change.why == Why.MASTERS
+    assert 0 < abs(change.t1_largest_change_mag) < 0.05
+
+
+def test_masters_of_another_night_concern_nobody_who_has_closer_ones(finished):
+    finished.place.take("20251015/Flat/*", "20251015/Light/SV Wom/*")
+    finished.tick()
+    assert finished.work() == [("night_job", "20251015")]
+    assert finished.work() == [("observation_job", "20251015__SV_Wom__V")]
+    assert finished.recalibration() == []
+    assert len(StageRuns(finished.place.observatory.status.path).history(SV_WOM_V)) == len(
+        due_module.STAGES
+    ) + len(due_module.LAST_STAGES)
+
+
+def test_a_master_that_the_person_replaced_is_taken_up(finished):
+    place = finished.place
+    path = place.data / NIGHT / "mbias.fits"
+    from astropy.io import fits
+
+    with fits.open(path) as hdus:
+        pixels, group = hdus[0].data + 3.0, hdus[0].header["INSTRUME"]
+    path.unlink()
+    header = fits.Header({"INSTRUME": group, "XBINNING": 1, "YBINNING": 1})
+    fits.PrimaryHDU(pixels, header).writeto(path)
+    (night,) = finished.recalibration()
+    assert (night.key, night.why) == (NIGHT, Why.MASTER_REPLACED)
+    assert place.carry_out(night) == {}
+    (again,) = finished.recalibration()
+    assert (again.key, again.why) == (SV_WOM_V, Why.MASTERS)
+
+
+def test_what_a_person_decided_on_is_listed_and_not_made_again(finished, sky, edit):
+    decide(finished.place, "approved")
+    late = finished.place.data / NIGHT / "Bias" / "late.fit"
+    edit(sorted(sky.data.glob("20251014/Bias/*"))[0], late, pixels=lambda image: image + 1)
+    finished.tick()
+    finished.work()
+    assert finished.recalibration() == []
+    row = finished.place.row("SV Wom")
+    assert row.submitted == "approved"
+    assert row.changed_since == "other masters: masters (calibration_choice)"
+
+
+def test_chosen_comps_ask_for_their_target_alone_from_the_variable_on(finished):
+    from wombat_dagster.store.comp_choices import Choice, CompChoices
+
+    auid = finished.place.sky.good_comps[0]
+    path = finished.place.observatory.status.path
+    CompChoices(path).change(["SV Wom"], choose={auid: Choice.BAN})
+    (again,) = finished.recalibration()
+    assert (again.job, again.key, again.why) == ("stars_job", SV_WOM_V, Why.CHOICES)
+    assert finished.place.carry_out(again) == {}
+    assert finished.recalibration() == []
+
+
+def test_another_setting_is_said_by_name(finished):
+    finished.place.configure(photometry="radius_fwhm = 1.5")
+    (again,) = finished.recalibration()
+    assert (again.job, again.why) == ("stars_job", Why.SETTINGS)
+    assert "photometry_table" in again.words
+
+
+def test_a_run_that_was_killed_is_taken_up_again_and_not_for_ever(finished):
+    runs = StageRuns(finished.place.observatory.status.path)
+    for _ in range(due_module.MAX_TRIES + 1):
+        runs.begin(SV_WOM_V, "calibration_choice", inputs={}, run_id="killed", why=None)
+    with finished.place.in_force() as observatory:
+        assert due_observations(observatory, now_utc=later(days=30)).due == ()
+    runs.begin(SV_WOM_V, "calibration_choice", inputs={"light frames": "x"}, run_id="k", why=None)
+    assert [one.why for one in finished.due()] == [Why.INTERRUPTED]
+    assert finished.tick(busy={SV_WOM_V}) == []
+
+
+def test_what_failed_waits_longer_every_time(finished):
+    runs = StageRuns(finished.place.observatory.status.path)
+
+    def fail():
+        number = runs.begin(SV_WOM_V, "calibration_choice", inputs={}, run_id="1", why=None)
+        runs.end(number, "failed", "disk full", inputs={})
+
+    def is_due(**after):
+        with finished.place.in_force() as observatory:
+            return [one.words for one in due_observations(observatory, now_utc=later(**after)).due]
+
+    fail()
+    assert is_due(seconds=30) == []
+    assert is_due(seconds=90) == ["calibration_choice: disk full"]
+    fail()
+    assert is_due(seconds=90) == []
+    assert len(is_due(minutes=5)) == 1
 
 
 def test_an_observation_waits_for_its_own_night_s_calibrations(ticks, sky, edit):
     """Its lights are quiet, a bias is still coming: what it would be made with is not there yet."""
-    for _ in range(2):
-        ticks.tick()
-    late = ticks.place.data / "20251014" / "Bias" / "late.fit"
+    ticks.tick()
+    ticks.work()
+    late = ticks.place.data / NIGHT / "Bias" / "late.fit"
     edit(sorted(sky.data.glob("20251014/Bias/*"))[0], late, pixels=lambda image: image + 1)
     assert ticks.tick(after_s=QUIET_S / 2) == []
-    assert ticks.tick() == [("night_job", "20251014")]
+    assert ticks.work() == [("night_job", NIGHT)]
     assert ticks.tick() == [("observation_job", SV_WOM_B), ("observation_job", SV_WOM_V)]
+
+
+def test_an_observation_waits_where_masters_could_not_be_made_by_our_fault(ticks):
+    ticks.tick()
+    ticks.work()
+    runs = StageRuns(ticks.place.observatory.status.path)
+    number = runs.begin(NIGHT, "master_flats", inputs={}, run_id="2", why=None)
+    runs.end(number, "failed", "disk full", inputs={})
+    with ticks.place.in_force() as observatory:
+        outlook = due_observations(observatory)
+    assert outlook.due == ()
+    assert NIGHT in outlook.waiting[SV_WOM_V]
 
 
 def test_a_night_on_a_failing_disk_holds_up_nobody_else(ticks, monkeypatch):
@@ -96,7 +300,7 @@ def test_a_night_on_a_failing_disk_holds_up_nobody_else(ticks, monkeypatch):
     real = layout.night_signatures
 
     def fail(night):
-        if night.name == "20251014":
+        if night.name == NIGHT:
             raise OSError(5, "Input/output error")
         return real(night)
 
@@ -124,25 +328,27 @@ def test_an_observation_of_unusable_frames_has_its_end_too(place, sky, edit):
     for name, keyword in (("No Date", "DATE-OBS"), ("No Filter", "FILTER")):
         edit(
             sky.lights_v[0],
-            place.data / "20251014" / "Light" / name / "1.fit",
+            place.data / NIGHT / "Light" / name / "1.fit",
             remove=(keyword,),
         )
     ticks = Ticks(place)
-    asked = [request for _ in range(3) for request in ticks.tick()]
+    ticks.tick()
+    ticks.work()
+    asked = ticks.tick()
     assert ("observation_job", "20251014__No_Date__V") in asked
     assert ("observation_job", "20251014__No_Filter__unknown") in asked
 
 
-def test_a_tick_asks_for_so_many_runs_and_no_more(ticks, monkeypatch, hard_link, sky):
-    monkeypatch.setattr(sensor, "MAX_REQUESTS_PER_TICK", 2)
-    for number in range(3):
-        light = sky.lights_v[0]
-        hard_link(light, ticks.place.data / "20251014" / "Light" / f"Star {number}" / light.name)
-    ticks.tick()
-    assert ticks.tick() == [("night_job", "20251014")]
-    asked = [ticks.tick() for _ in range(4)]
-    assert [len(requests) for requests in asked] == [2, 2, 1, 0]
-    assert len({request for requests in asked for request in requests}) == 5
+def test_a_tick_asks_for_so_many_runs_and_no_more(place):
+    from wombat_dagster.stages.work import Due
+
+    due = [
+        Due(job="observation_job", key=f"k{n}", why=Why.NEW, words="", signature="s")
+        for n in range(100)
+    ]
+    assert len(requests(due, place.observatory, n_busy=0)) == MAX_REQUESTS_PER_TICK
+    assert len(requests(due, place.observatory, n_busy=45)) == 5
+    assert len(requests(due, place.observatory, n_busy=60)) == 0
 
 
 def test_looking_changes_nothing_in_the_data_directory(ticks):
@@ -161,72 +367,41 @@ def test_a_night_without_lights_asks_for_nothing(place):
 
 
 def test_the_sensor_itself_adds_partitions_and_keeps_its_cursor(ticks):
-    """Through Dagster: the first tick only looks, a later one brings keys, requests and cursor."""
+    """Through Dagster: keys, requests and cursor; partitions of what is retired are taken away."""
     ticks.place.configure(sensors="interval_s = 30")
     text = (ticks.place.root / "wombat.toml").read_text().replace("quiet_s = 60.0", "quiet_s = 0.0")
     (ticks.place.root / "wombat.toml").write_text(text)
-    with ticks.place.in_force():
+    instance = ticks.place.instance
+    instance.add_dynamic_partitions("observation", ["20001231__Gone__V"])
+
+    def tick(cursor):
         from wombat_dagster.definitions import defs
 
-        cursor, asked, keys = None, [], []
-        for _ in range(3):
-            with dg.build_sensor_context(
-                instance=ticks.place.instance,
-                cursor=cursor,
-                repository_def=defs.get_repository_def(),
-                resources={"observatory": ObservatoryResource()},
-            ) as context:
-                result = sensor.data_sensor(context)
-            cursor = result.cursor
-            asked.append([(r.job_name, r.partition_key) for r in result.run_requests])
-            for request in result.dynamic_partitions_requests:
-                keys += request.partition_keys
-                ticks.place.instance.add_dynamic_partitions(
-                    request.partitions_def_name, request.partition_keys
-                )
-    assert asked[0] == [("night_job", "20251014")]
-    assert asked[1] == [("observation_job", SV_WOM_B), ("observation_job", SV_WOM_V)]
-    assert asked[2] == []
-    assert sorted(keys) == ["20251014", SV_WOM_B, SV_WOM_V]
-
-
-def test_a_failed_run_keeps_no_other_sibling_from_its_magnitudes(place, monkeypatch):
-    """Whoever was asked for and is still stale is not asked for again, until a table changes."""
-    from wombat_dagster.sensors import siblings
-
-    place.take("20251014/Light/SV Wom/*")
-    observatory = place.observatory
-    observatory.scan()
-    observations = {row.observation.key: row.observation for row in place.rows}
-
-    def measured(key, version):
-        observatory.status.record_product(
-            key, "photometry_table", path="p", content_hash="h", version=version, inputs={},
-            status={},
-        )  # fmt: skip
-
-    measured(SV_WOM_V, "1")
-    monkeypatch.setattr(siblings, "MAX_REQUESTS_PER_TICK", 1)
-    monkeypatch.setattr(
-        siblings, "stale_inputs", lambda _: {key: {} for key in observations.values()}
-    )
-    cursor = None
-
-    def tick():
-        nonlocal cursor
         with dg.build_sensor_context(
-            instance=place.instance,
+            instance=instance,
             cursor=cursor,
+            repository_def=defs.get_repository_def(),
             resources={"observatory": ObservatoryResource()},
         ) as context:
-            result = siblings.sibling_sensor(context)
-        cursor = result.cursor
-        return [request.partition_key for request in result.run_requests]
+            result = sensor.data_sensor(context)
+        changes = {
+            (type(one).__name__, key)
+            for one in result.dynamic_partitions_requests
+            for key in one.partition_keys
+        }
+        return result.cursor, [(r.job_name, r.partition_key) for r in result.run_requests], changes
 
-    with place.in_force():
-        assert [tick() for _ in range(3)] == [[SV_WOM_B], [SV_WOM_V], []]
-        measured(SV_WOM_V, "2")
-        assert tick() == [SV_WOM_B]
+    with ticks.place.in_force():
+        cursor, asked, changes = tick(None)
+        assert asked == [("night_job", NIGHT)]
+        assert changes == {
+            ("AddDynamicPartitionsRequest", NIGHT),
+            ("DeleteDynamicPartitionsRequest", "20001231__Gone__V"),
+        }
+        ticks.work()
+        _, asked, changes = tick(cursor)
+    assert asked == [("observation_job", SV_WOM_B), ("observation_job", SV_WOM_V)]
+    assert {key for _, key in changes} >= {"20001231__Gone__V"}
 
 
 def test_two_directories_of_one_date_are_one_night(place, sky, hard_link):
@@ -235,5 +410,109 @@ def test_two_directories_of_one_date_are_one_night(place, sky, hard_link):
         hard_link(frame, place.data / "2025-10-14_b" / "Flat" / frame.name)
     ticks = Ticks(place)
     ticks.tick()
-    assert ticks.tick() == [("night_job", "20251014")]
+    assert ticks.work() == [("night_job", NIGHT)]
     assert ticks.tick() == [("observation_job", SV_WOM_V)]
+
+
+# --------------------------------------------------------------------------------------- outages
+
+
+def recovery_look(place, **how):
+    with place.in_force() as observatory:
+        released = recovery.look(observatory, **how)
+        recovery.INQUIRIES.wait()
+    return released
+
+
+def test_an_outage_parks_and_its_end_releases_exactly_what_is_parked(ticks):
+    place = ticks.place
+    place.configure(tail="", aavso="probe_s = 300.0")
+    place.aavso.fail(Service.VSP, "500")
+    ticks.tick()
+    ticks.work()
+    ticks.work()
+    assert {row.apphot for row in place.rows} == {"novsp"}
+    n_asked = place.aavso.requests[Service.VSP]
+    assert n_asked == 1  # the second observation was parked without a request
+    assert [ticks.tick(), ticks.recalibration()] == [[], []]
+    place.aavso.fail(Service.VSP, "none")
+    assert recovery_look(place) == []  # not yet time to ask
+    assert place.aavso.requests[Service.VSP] == n_asked
+    let_the_wait_pass(place, "vsp")
+    assert recovery_look(place) == []  # asks
+    (released,) = recovery_look(place)
+    assert released.service == "VSP"
+    assert set(released.assets) == {SV_WOM_B, SV_WOM_V}
+    assert released.assets[SV_WOM_V][0] == "comp_list"
+    assert recovery_look(place, busy={SV_WOM_B, SV_WOM_V}) == []
+
+
+def test_a_release_is_one_backfill_of_exactly_these_partitions(ticks):
+    from wombat_dagster.definitions import defs
+
+    released = recovery.Release(
+        service="VSP",
+        assets={SV_WOM_B: ("standard_magnitudes", "light_curve"), SV_WOM_V: ("light_curve",)},
+    )
+    ticks.place.instance.add_dynamic_partitions("observation", [SV_WOM_B, SV_WOM_V])
+    graph = defs.get_repository_def().asset_graph
+    request = recovery.backfill_request(released, graph)
+    subset = request.asset_graph_subset
+    found = {
+        (one.asset_key.to_user_string(), one.partition_key)
+        for one in subset.iterate_asset_partitions()
+    }
+    assert found == {
+        ("standard_magnitudes", SV_WOM_B),
+        ("light_curve", SV_WOM_B),
+        ("light_curve", SV_WOM_V),
+    }
+    assert request.tags[recovery.RELEASE_TAG] == "VSP"
+
+
+def test_a_service_that_only_answers_probes_is_not_rushed(ticks):
+    """Released in vain once, an observation waits; longer every time."""
+    place = ticks.place
+    runs = StageRuns(place.observatory.status.path)
+    place.observatory.scan()
+
+    def park():
+        number = runs.begin(SV_WOM_V, "comp_list", inputs={}, run_id="1", why=None)
+        runs.end(number, "VspUnavailable", "away", inputs={})
+        place.observatory.status.set_status(SV_WOM_V, {"apphot": "novsp"})
+
+    def released():
+        return [one.key for one in parked(place.observatory, Apphot.NOVSP, patiently=True)]
+
+    park()
+    assert released() == [SV_WOM_V]
+    park()
+    assert released() == []
+    assert [one.key for one in parked(place.observatory, Apphot.NOVSP)] == [SV_WOM_V]
+
+
+# ------------------------------------------------------------------------------------------- words
+
+
+def decide(place, word):
+    import sqlite3
+
+    with sqlite3.connect(place.observatory.status.path) as connection:
+        connection.execute("UPDATE target SET submitted = ?", (word,))
+
+
+def later(**after):
+    return dt.datetime.now(dt.UTC) + dt.timedelta(**after)
+
+
+def let_the_wait_pass(place, service):
+    """Make the outage an hour older."""
+    import json
+
+    path = place.root / "cache" / f"away_{service}.json"
+    kept = json.loads(path.read_text())
+    for name in ("since_utc", "last_utc", "next_try_utc"):
+        time = dt.datetime.fromisoformat(kept[name]) - dt.timedelta(hours=1)
+        kept[name] = time.isoformat()
+    path.write_text(json.dumps(kept))
+    os.utime(path)

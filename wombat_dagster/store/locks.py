@@ -1,0 +1,56 @@
+"""Locks between processes: a file that one of them holds at a time. They end with the process."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+POLL_S = 0.05
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the lock `path`, waiting for whoever holds it; the empty file stays behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as handle:
+        while not _taken(handle):
+            time.sleep(POLL_S)
+        try:
+            yield
+        finally:
+            _left(handle)
+
+
+if sys.platform != "win32":
+    import fcntl
+
+    def _taken(handle: IO[bytes]) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a network disk without locks: better none than no work at all
+            return True
+        return True
+
+    def _left(handle: IO[bytes]) -> None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+else:
+    import msvcrt
+
+    def _taken(handle: IO[bytes]) -> bool:
+        handle.seek(0)
+        try:
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _left(handle: IO[bytes]) -> None:
+        handle.seek(0)
+        with contextlib.suppress(OSError):
+            msvcrt.locking(handle.fileno(), msvcrt.LK_UNLCK, 1)
