@@ -68,6 +68,18 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "wcs_solutions": (
         Check(name="every_frame_solved", description="No frame is left out", fault=_unsolved),
     ),
+    "frame_triage": (
+        Check(
+            name="frames_fit",
+            description="Most frames are neither clouded nor spoiled",
+            fault=lambda report: report.triage.unfit_words,
+        ),
+        Check(
+            name="time_and_site",
+            description="Nothing speaks against the times and the site",
+            fault=lambda report: report.triage.doubts,
+        ),
+    ),
     "comp_list": (
         Check(
             name="filter_confirmed",

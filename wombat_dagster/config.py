@@ -211,7 +211,7 @@ class PhotometrySettings(Table):
     radius_px: Positive | None = None  # fixed radii instead of those from the FWHM
     sky_inner_px: Positive | None = None
     sky_outer_px: Positive | None = None
-    recentre_limit_px: NotNegative | None = None  # default: 1 FWHM
+    recentre_limit_px: NotNegative | None = None  # default: 1 FWHM of its detections
 
     @model_validator(mode="after")
     def _radii_together(self) -> "PhotometrySettings":

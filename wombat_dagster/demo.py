@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wombat_dagster import cli, config, terminal
+from wombat_dagster import cli, config, progress, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -211,7 +211,7 @@ def main(arguments: list[str]) -> int:
     out.print(f"Took {time.monotonic() - begun_s:.0f} s.")
     if not all_good:
         out.print("NOT AS IT SHOULD BE: see the table; every observation must end as validate.")
-    return exit_code or (0 if all_good else cli.OURS)
+    return exit_code or (0 if all_good else progress.OURS)
 
 
 def _drive(out: "Console") -> "tuple[Observatory, int]":
@@ -231,7 +231,7 @@ def _drive(out: "Console") -> "tuple[Observatory, int]":
         nights=tuple(observatory.status.night_keys()),
         observations=tuple(observatory.status.targets()),
     )
-    return observatory, cli.carry_out(observatory, planned)
+    return observatory, progress.carry_out(observatory, planned)
 
 
 def _show_places(observatory: "Observatory", root: Path, out: "Console") -> None:

@@ -1,4 +1,7 @@
-"""``wombat doctor``: what is missing on this machine, and how to get it. Changes nothing."""
+"""``wombat doctor``: what is missing on this machine, and how to get it. Changes nothing.
+
+What wombat at work has to say (database, Dagster, sensors, clock) is in `upkeep`.
+"""
 
 import datetime as dt
 import importlib.metadata
@@ -7,13 +10,13 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wombat_dagster import config
 from wombat_dagster.domain import FrameKind, RawFrame, Shortfall, Site
+from wombat_dagster.findings import Finding as Finding  # the command line knows it from here
+from wombat_dagster.findings import good, looks, missing, warn
 
 if TYPE_CHECKING:
     from wombat_dagster.solvers.astap import Astap
@@ -42,50 +45,31 @@ DATABASE_HINT = (
 )
 
 
-class Verdict(StrEnum):
-    """What came out of one look."""
-
-    OK = "OK"
-    WARN = "WARN"
-    MISSING = "MISSING"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line of the answer. `is_fatal`: nothing can be done before this is mended."""
-
-    subject: str
-    verdict: Verdict
-    words: str
-    remedy: str = ""
-    is_fatal: bool = False
-
-
-def _ok(subject: str, words: str) -> Finding:
-    return Finding(subject=subject, verdict=Verdict.OK, words=words)
-
-
-def _warn(subject: str, words: str, remedy: str = "") -> Finding:
-    return Finding(subject=subject, verdict=Verdict.WARN, words=words, remedy=remedy)
-
-
-def _missing(subject: str, words: str, remedy: str, *, is_fatal: bool = False) -> Finding:
-    return Finding(
-        subject=subject, verdict=Verdict.MISSING, words=words, remedy=remedy, is_fatal=is_fatal
-    )
-
-
 def examine(settings: config.Settings) -> Iterator[Finding]:
     """Yield what is found, one look after the other, the quick ones first."""
-    frames, looked = newest_night(settings)
-    yield from versions()
-    yield from looked
-    yield from headers(settings, frames)
-    yield site(settings, next((f.site_hint for f in frames if f.site_hint), None))
-    yield observer(settings)
-    yield disk_space(settings, frames)
-    yield from plate_solver(settings)
-    yield from aavso(settings)
+    from wombat_dagster import upkeep
+
+    frames: tuple[RawFrame, ...] = ()
+
+    def data() -> list[Finding]:
+        nonlocal frames
+        frames, looked = newest_night(settings)
+        return looked
+
+    def here() -> list[Finding]:
+        return [site(settings, next((f.site_hint for f in frames if f.site_hint), None))]
+
+    yield from looks(
+        ("python", versions),
+        ("data", data),
+        ("headers", lambda: headers(settings, frames)),
+        ("site", here),
+        ("observer code", lambda: [observer(settings)]),
+        ("disk", lambda: [disk_space(settings, frames)]),
+        ("upkeep", lambda: upkeep.examine(settings, frames)),
+        ("plate solver", lambda: plate_solver(settings)),
+        ("AAVSO", lambda: aavso(settings)),
+    )
 
 
 def configuration(path: Path | None, explain: Callable[[Exception], str]) -> Finding:
@@ -94,19 +78,19 @@ def configuration(path: Path | None, explain: Callable[[Exception], str]) -> Fin
     try:
         config.load(path)
     except (OSError, ValueError) as error:  # a ValidationError and a TOMLDecodeError are values'
-        return _missing(
+        return missing(
             "configuration",
             explain(error),
             "compare with wombat.toml.example",
             is_fatal=True,
         )
     if not file.exists():
-        return _warn(
+        return warn(
             "configuration",
             f"no {file}: defaults hold",
             "copy wombat.toml.example there and say at least [site] and [observer]",
         )
-    return _ok("configuration", str(file))
+    return good("configuration", str(file))
 
 
 # ------------------------------------------------------------------------------------- this machine
@@ -115,7 +99,7 @@ def configuration(path: Path | None, explain: Callable[[Exception], str]) -> Fin
 def versions() -> Iterator[Finding]:
     """Say which Python and packages are at work, and how old the Earth rotation table is."""
     number = importlib.metadata.version
-    yield _ok(
+    yield good(
         "python",
         f"{sys.version.split()[0]}; wombat {number('wombat-dagster')}, dagster {number('dagster')},"
         f" astropy {number('astropy')}",
@@ -127,12 +111,12 @@ def earth_rotation(version: str, today: dt.date) -> Finding:
     """Judge astropy's table of the Earth's rotation by its version, ``0.2025.11.17.0.41.32``."""
     found = re.match(r"0\.(\d{4})\.(\d+)\.(\d+)", version)
     if not found:
-        return _warn("earth rotation", f"astropy-iers-data {version} does not tell its date")
+        return warn("earth rotation", f"astropy-iers-data {version} does not tell its date")
     date = dt.date(*map(int, found.groups()))
     words = f"table of {date.isoformat()} (astropy-iers-data)"
     if (today - date).days <= MAX_IERS_AGE_DAYS:
-        return _ok("earth rotation", words)
-    return _warn(
+        return good("earth rotation", words)
+    return warn(
         "earth rotation",
         f"{words}, {(today - date).days} days old: a new leap second would be missed",
         "pip install --upgrade astropy-iers-data",
@@ -151,8 +135,8 @@ def disk_space(settings: config.Settings, frames: Sequence[RawFrame]) -> Finding
     if need_gb:
         words += f"; the newest night's products take about {need_gb:.1f} GB"
     if free_gb < max(MIN_FREE_GB, 3 * need_gb):
-        return _warn("disk", words, "make room, or let products point to another disk")
-    return _ok("disk", words)
+        return warn("disk", words, "make room, or let products point to another disk")
+    return good("disk", words)
 
 
 # --------------------------------------------------------------------------------- the plate solver
@@ -167,7 +151,7 @@ def plate_solver(settings: config.Settings) -> Iterator[Finding]:
     program = astap.find_astap(settings.astap.program, str(folder) if folder else None)
     if program is None:
         said = settings.astap.program
-        yield _missing(
+        yield missing(
             "ASTAP",
             f"not at {said}, where [astap] program says" if said else "not found",
             f"{ASTAP_HINTS.get(sys.platform, ASTAP_HINTS['linux'])}. Without it the embedded solver"
@@ -175,7 +159,7 @@ def plate_solver(settings: config.Settings) -> Iterator[Finding]:
         )
     else:
         version = program.version or "a version that it does not tell"
-        yield _ok("ASTAP", f"{program.program}, {version}")
+        yield good("ASTAP", f"{program.program}, {version}")
     place = folder or (program.database if program else None)
     yield star_database(place, program)
     yield solve_field(settings.solve.solve_field)
@@ -192,16 +176,16 @@ def star_database(folder: Path | None, program: "Astap | None") -> Finding:
     usual = next(iter(astap.USUAL_DATABASES.get(sys.platform, ())), "ASTAP's folder")
     remedy = DATABASE_HINT.format(place=folder or usual)
     if folder is None:
-        return _missing(subject, "none where ASTAP looks", remedy)
+        return missing(subject, "none where ASTAP looks", remedy)
     found = examine_set(folder)
     if found.problem:
-        return _missing(subject, found.problem, remedy)
+        return missing(subject, found.problem, remedy)
     if found.suffix not in TILED:
         words = f"{folder}: only {found.name}, which serves frames of more than 20 degrees"
-        return _warn(subject, words, remedy)
+        return warn(subject, words, remedy)
     names = [name for name, _ in database_sets(folder)]
     if program is not None and program.is_old and not set(names) & set(astap.OLD_SETS):
-        return _warn(
+        return warn(
             subject,
             f"{found.words}, but ASTAP {program.version or 'of an unknown version'} does not know"
             f" {found.name}: the embedded solver uses it",
@@ -210,8 +194,8 @@ def star_database(folder: Path | None, program: "Astap | None") -> Finding:
     others = f"; also {', '.join(names[1:])}" if len(names) > 1 else ""
     if not found.is_whole_sky:
         words = f"{found.words}: a part of the sky{others}"
-        return _warn(subject, words, "frames elsewhere need a whole set")
-    return _ok(subject, f"{found.words}{others}")
+        return warn(subject, words, "frames elsewhere need a whole set")
+    return good(subject, f"{found.words}{others}")
 
 
 def solve_field(program: str | None) -> Finding:
@@ -223,18 +207,18 @@ def solve_field(program: str | None) -> Finding:
 
     subject = "solve-field"
     if sys.platform == "win32":
-        return _ok(subject, "not to be had on Windows, nor needed")
+        return good(subject, "not to be had on Windows, nor needed")
     found = find_solve_field(program)
     if found is None:
         if program:
             remedy = f"{SOLVE_FIELD_HINT}, or drop solve_field from [solve]"
-            return _missing(subject, f"not at {program}, where wombat.toml says", remedy)
-        return _ok(subject, f"not found, nor needed; {SOLVE_FIELD_HINT}")
+            return missing(subject, f"not at {program}, where wombat.toml says", remedy)
+        return good(subject, f"not found, nor needed; {SOLVE_FIELD_HINT}")
     words = f"{found.program}, {found.version or 'a version that it does not tell'}"
     lacking = index_missing(found.program)
     if lacking:
-        return _warn(subject, words, lacking)
-    return _ok(subject, words)
+        return warn(subject, words, lacking)
+    return good(subject, words)
 
 
 def star_table(path: Path) -> Finding:
@@ -244,10 +228,10 @@ def star_table(path: Path) -> Finding:
     try:
         stars = read_star_table_csv(path)
     except (OSError, ValueError) as error:
-        return _missing(
+        return missing(
             "star table", str(error), "a CSV with ra_deg, dec_deg, mag, or drop [solve] star_table"
         )
-    return _ok("star table", f"{path}: {len(stars)} stars, for the embedded solver")
+    return good("star table", f"{path}: {len(stars)} stars, for the embedded solver")
 
 
 # ----------------------------------------------------------------------------- site and observer
@@ -258,12 +242,12 @@ def site(settings: config.Settings, header: Site | None) -> Finding:
     said = f"headers say {_place(header)}" if header else "headers say nothing"
     if settings.site is None:
         if header is None:
-            return _missing(
+            return missing(
                 "site",
                 "neither configured nor in the headers: observations end as nosite",
                 "[site] latitude_deg, longitude_deg (east positive), elevation_m in wombat.toml",
             )
-        return _warn("site", f"not configured; {said}, which will be tried", "say it in [site]")
+        return warn("site", f"not configured; {said}, which will be tried", "say it in [site]")
     here = settings.site.site()
     words = _place(here)
     doubts = []
@@ -277,8 +261,8 @@ def site(settings: config.Settings, header: Site | None) -> Finding:
         mirrored = _apart_deg(here.longitude_deg, -header.longitude_deg) <= SITE_TOLERANCE_DEG
         doubts.append(f"{said}{': one counts west as positive' if mirrored else ''}")
     if doubts:
-        return _warn("site", f"{words}; {'; '.join(doubts)}", "check [site]; longitude_deg is east")
-    return _ok("site", words)
+        return warn("site", f"{words}; {'; '.join(doubts)}", "check [site]; longitude_deg is east")
+    return good("site", words)
 
 
 def _apart_deg(one: float, other: float) -> float:
@@ -297,14 +281,14 @@ def observer(settings: config.Settings) -> Finding:
     """Judge the AAVSO observer code."""
     code = settings.observer.code
     if not code:
-        return _warn(
+        return warn(
             "observer code",
             "none: needed for reports only",
             'get one at www.aavso.org and say it: [observer] code = "ABC"',
         )
     if not OBSERVER_CODE.fullmatch(code.upper()):
-        return _warn("observer code", f'"{code}"', "AAVSO codes are 2 to 5 letters and digits")
-    return _ok("observer code", code.upper())
+        return warn("observer code", f'"{code}"', "AAVSO codes are 2 to 5 letters and digits")
+    return good("observer code", code.upper())
 
 
 # ------------------------------------------------------------------------------------- the data
@@ -318,12 +302,12 @@ def newest_night(settings: config.Settings) -> tuple[tuple[RawFrame, ...], list[
     data = settings.path(settings.data)
     if not data.is_dir():
         remedy = "make it and put nights into it: data/20251015/{Bias,Flat,Light/<target>}"
-        return (), [_missing("data", f"{data}: no such directory", remedy, is_fatal=True)]
+        return (), [missing("data", f"{data}: no such directory", remedy, is_fatal=True)]
     nights = night_directories(data)
     if not nights:
         remedy = "a night is a directory named for its date, e.g. 20251015 or 2025-10-15"
-        return (), [_warn("data", f"{data}: no nights in it", remedy)]
-    found = _ok(
+        return (), [warn("data", f"{data}: no nights in it", remedy)]
+    found = good(
         "data",
         f"{data}: {len({night.date for night in nights})} nights, the newest {nights[-1].date}",
     )
@@ -334,7 +318,7 @@ def newest_night(settings: config.Settings) -> tuple[tuple[RawFrame, ...], list[
             if any(frame.kind is FrameKind.LIGHT for frame in frames):
                 return tuple(frames), [found]
     remedy = "lights lie in <night>/Light/<target>/"
-    return (), [found, _warn("newest night", "no night has lights", remedy)]
+    return (), [found, warn("newest night", "no night has lights", remedy)]
 
 
 def headers(settings: config.Settings, frames: Sequence[RawFrame]) -> Iterator[Finding]:
@@ -347,9 +331,9 @@ def headers(settings: config.Settings, frames: Sequence[RawFrame]) -> Iterator[F
     words = f"{night}: {len(lights)} lights, {len(frames) - len(lights)} calibration frames"
     if refused:
         reasons = "; ".join(f"{n} × {reason}" for reason, n in refused.most_common(3))
-        yield _warn("newest night", f"{words}; {refused.total()} quarantined: {reasons}")
+        yield warn("newest night", f"{words}; {refused.total()} quarantined: {reasons}")
     else:
-        yield _ok("newest night", words)
+        yield good("newest night", words)
     yield from _missing_facts(lights)
     yield from _filters(settings, lights)
 
@@ -373,9 +357,9 @@ def _missing_facts(lights: Sequence[RawFrame]) -> Iterator[Finding]:
         if (n := sum(fact(frame) is None for frame in lights))
     ]
     if not lacking:
-        yield _ok("headers", "filter, time, exposure, position and scale are there")
+        yield good("headers", "filter, time, exposure, position and scale are there")
     for name, n, remedy in lacking:
-        yield _warn("headers", f"no {name} in {n} of {len(lights)} lights", remedy)
+        yield warn("headers", f"no {name} in {n} of {len(lights)} lights", remedy)
 
 
 def _filters(settings: config.Settings, lights: Sequence[RawFrame]) -> Iterator[Finding]:
@@ -388,18 +372,18 @@ def _filters(settings: config.Settings, lights: Sequence[RawFrame]) -> Iterator[
         try:
             band, _, confirmed = band_of(filter, settings.for_camera(camera).filters)
         except Shortfall as shortfall:
-            yield _warn("filters", str(shortfall), f'[instrument.filters] "{filter}" = "V"')
+            yield warn("filters", str(shortfall), f'[instrument.filters] "{filter}" = "V"')
             continue
         if confirmed:
             means.append(f"{filter} is {band}")
         else:
-            yield _warn(
+            yield warn(
                 "filters",
                 f'"{filter}" is taken for {band}, but means different filters to different people',
                 f'confirm it: [instrument.filters] "{filter}" = "{band}"',
             )
     if means:
-        yield _ok("filters", ", ".join(means))
+        yield good("filters", ", ".join(means))
 
 
 # ------------------------------------------------------------------------------------ the AAVSO
@@ -408,6 +392,7 @@ def _filters(settings: config.Settings, lights: Sequence[RawFrame]) -> Iterator[
 def aavso(settings: config.Settings) -> Iterator[Finding]:
     """Say whether VSX and VSP answer now; that they do not is no error."""
     from wombat_dagster.catalogs.base import BadRequest
+    from wombat_dagster.catalogs.breaker import away
     from wombat_dagster.catalogs.vsp import Vsp
     from wombat_dagster.catalogs.vsx import Vsx
 
@@ -418,17 +403,19 @@ def aavso(settings: config.Settings) -> Iterator[Finding]:
         ("VSX", "vsxdown", Vsx(hurried, cache).probe),
         ("VSP", "novsp", Vsp(hurried, cache).probe),
     ):
+        known = away(cache, name)
         try:
             answers = ask()
         except BadRequest as error:
-            yield _warn(f"AAVSO {name}", str(error), "check the addresses in [aavso]")
+            yield warn(f"AAVSO {name}", str(error), "check the addresses in [aavso]")
             continue
         if answers:
-            yield _ok(f"AAVSO {name}", "answers")
+            words = f"answers again; {known.sentence()}" if known else "answers"
+            yield good(f"AAVSO {name}", words)
         else:
-            yield _warn(
+            yield warn(
                 f"AAVSO {name}",
-                "does not answer now",
+                f"does not answer now; {known.sentence()}" if known else "does not answer now",
                 f"an outage is no error: what needs {name} waits as {word} and runs again later;"
                 " known stars and charts come from the cache",
             )

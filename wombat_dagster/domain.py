@@ -656,7 +656,7 @@ class FrameSolution:
     """Everything known of one frame's plate solution: one row of the table ``WCS``."""
 
     file: str  # raw frame, relative to the data root
-    raw_hash: str | None = None  # of its pixels
+    raw_hash: str | None = None  # of its pixels, and of what they were calibrated with
     status: SolveStatus
     solution: WcsSolution | None
     solver: str | None = None

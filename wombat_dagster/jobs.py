@@ -17,6 +17,7 @@ OBSERVATION_ASSETS = (
     "reduced_frames",
     "wcs_solutions",
     "variable",
+    "frame_triage",
     "comp_list",
     "photometry_table",
     "standard_magnitudes",

@@ -15,6 +15,7 @@ from wombat_dagster.domain import (
     CompCandidates,
     DetectorMeasurement,
     FrameSolution,
+    FrameTriage,
     Master,
     Proc,
     RawFrame,
@@ -128,6 +129,14 @@ PRODUCTS: dict[str, Product] = {
     ),
     "reduced_frames": _json("reduction.json", Reduction, _reduction_words),
     "wcs_solutions": _json("solutions.json", tuple[FrameSolution, ...], _solution_words),
+    "frame_triage": Product(  # for people and programs beside it: a page, a table, a picture
+        file="triage.json",
+        encode=lambda report: tables.dump_json(report.triage).encode(),
+        decode=lambda data: tables.load_json(FrameTriage, data.decode()),
+        beside=lambda layout, key, report: {
+            layout.product_path(key, name): content for name, content in report.files.items()
+        },
+    ),
     "variable": _json("variable.json", Variable),
     "comp_list": _json("comps.json", CompCandidates),
     "photometry_table": Product(

@@ -31,6 +31,26 @@ class Refused(click.ClickException):
     exit_code = UNREADABLE
 
 
+class Commands(click.Group):
+    """A group of commands that end with one line where a database's disk has no room."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            from wombat_dagster.config import config_path
+            from wombat_dagster.store.disks import DiskFull, database_full
+
+            beside_config = config_path().absolute().parent / "Dagster's databases"
+            cause: BaseException | None = error  # SQLAlchemy's, of SQLite's own
+            while cause is not None:
+                full = cause if isinstance(cause, DiskFull) else database_full(cause, beside_config)
+                if full is not None:
+                    raise Refused(f"{full.strerror}; make room and run it again") from error
+                cause = cause.__cause__ or cause.__context__
+            raise
+
+
 @contextlib.contextmanager
 def configured_by(file: Path) -> Iterator[None]:
     """Make `file` the configuration in force, as --config does, for a while."""

@@ -403,7 +403,8 @@ def test_a_centroid_beyond_the_limit_is_flagged_and_the_prediction_taken(beside,
 
 def test_with_a_wider_limit_the_ray_pulls_further(beside):
     table, _ = beside.measured_again(recentre_limit_px=None)  # 1 FWHM
-    assert not (table.measured.flags[:, 0] & Flag.OFF_CENTRE).any()
+    off_centre = np.flatnonzero(table.measured.flags[:, 0] & Flag.OFF_CENTRE)
+    assert set(off_centre) <= set(RAYS)  # one pulls as far as the limit
     off_px = beside.off_px(table)[:, 0]
     assert LIMIT_PX < off_px[list(RAYS)].max() < 1.0
     assert np.delete(off_px, list(RAYS)).max() < MAX_OFF_PX
@@ -457,9 +458,10 @@ def test_a_seeing_that_doubles_leaves_the_variable_flat(blurring, how):
     columns = read_table(format_table(table)).columns
     assert ("FWHM_Mult" in columns) == ("follow_fwhm" in how)
     if "follow_fwhm" in how:
-        assert table.radii_px[:, 0] / table.frame_fwhm_px == pytest.approx(
-            table.aperture.radius_px / np.median(table.frame_fwhm_px), rel=1e-6
-        )
+        multiple = table.radii_px[:, 0] / table.frame_fwhm_px
+        assert multiple == pytest.approx(multiple[0], rel=1e-9)
+        usual = table.aperture.radius_px / np.median(table.frame_fwhm_px)
+        assert multiple[0] == pytest.approx(usual, rel=0.02)  # radii are in tenths of a pixel
     if "aperture" in how:
         assert table.scan is not None
         low, high = 0.8 * np.median(table.frame_fwhm_px), 2.5 * np.median(table.frame_fwhm_px)

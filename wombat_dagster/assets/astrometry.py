@@ -13,6 +13,7 @@ from wombat_dagster.resources import ObservatoryResource
 
 
 @dg.asset(
+    op_tags={"dagster/priority": "2"},  # before frame_triage, which uses them
     partitions_def=OBSERVATIONS,
     group_name="astrometry",
     output_required=False,

@@ -35,6 +35,7 @@ def conclude(
     runs on one partition the second waits for the first, stage by stage.
     """
     from wombat_dagster.products import PRODUCTS
+    from wombat_dagster.remedies import remedy_of
 
     asset, key = context.asset_key.to_user_string(), context.partition_key
     is_observation = context.assets_def.partitions_def == OBSERVATIONS
@@ -46,16 +47,20 @@ def conclude(
             if is_observation:
                 observatory.status.record_shortfall(key, ending)
             stage.end(type(ending).__name__, words, ending)
+            proc, apphot = (getattr(ending, name, None) for name in ("proc", "apphot"))
+            said = remedy_of(proc, apphot)
+            status = {"status": str(word)} if (word := apphot or proc) else {}
+            remedy = {"remedy": said.remedy} if said and said.remedy else {}
             yield dg.AssetObservation(
                 asset_key=context.asset_key,
                 partition=key,
                 description=words,
-                metadata={"ending": type(ending).__name__, "reason": words},
+                metadata={"reason": words, **status, **remedy, **stage.facts},
             )
             yield from no_product_results(context.asset_key, words)
             return
         version = dg.DataVersion(PRODUCTS[asset].version(value))
-        metadata = dict(describe(value))
+        metadata = {**describe(value), **stage.facts}
         if stage.warnings:
             metadata["warnings"] = dg.MetadataValue.json(list(dict.fromkeys(stage.warnings)))
         # The IO manager writes the product while the stage is still open.
@@ -98,6 +103,16 @@ class _Stage:
         self._log("%s begins in run %s", self._asset, self._context.run.run_id)
         self._write_settings()
         return self
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What Dagster shows of every end: why it was run, where its log and settings lie."""
+        why = self._context.run.tags.get(WHY_TAG)
+        return {
+            **({"why": why} if why else {}),
+            "log": dg.MetadataValue.path(str(self._beside("log.txt"))),
+            "settings": dg.MetadataValue.path(str(self._beside("settings.toml"))),
+        }
 
     def end(self, ending: str, words: str | None, found: Any) -> None:
         """Write down how it ended; `found` is the product, or the exception."""

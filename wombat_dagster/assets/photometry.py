@@ -51,6 +51,7 @@ def _ledger(entries: tuple[LedgerEntry, ...]) -> dg.TableMetadataValue | str:
 @dg.asset(
     partitions_def=OBSERVATIONS,
     group_name=PHOTOMETRY,
+    op_tags={"dagster/priority": "2"},  # before frame_triage, which uses it
     deps=["wcs_solutions"],
     output_required=False,
     check_specs=check_specs("variable"),
@@ -95,6 +96,7 @@ def comp_list(
         return {
             "candidates": len(comps.ranked),
             "chart": f"{comps.chart_id} ({comps.chart_source}, {comps.chart_fetched_utc})",
+            "chart_version": comps.chart_version or "not recorded",
             "band": f"{comps.band} (comps in {comps.comp_band})",
             "not_used": _ledger(comps.ledger),
             "known_variables": "not known"

@@ -141,9 +141,9 @@ class Service:
             The request itself was refused.
         """
         try:
-            with self.breaker.turn() as is_trial:
-                patient = self._settings.retries if retries is None else retries
-                return self._insist(once, 1 if is_trial else 1 + patient, remember=True)
+            with self.breaker.turn():
+                again = self._settings.retries if retries is None else retries
+                return self._insist(once, 1 + again, remember=True)
         except KnownAway as away:
             raise self._unavailable(str(away)) from away
 
@@ -165,7 +165,7 @@ class Service:
         tries = 0
         for round_number in range(rounds):
             if round_number and (
-                self.breaker.away() is not None  # somebody else gave it up meanwhile
+                self.breaker.away() is not None  # one try, or somebody gave it up meanwhile
                 or not self._back_off(round_number, failures, deadline_s)
             ):
                 break

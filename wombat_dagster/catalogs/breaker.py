@@ -111,8 +111,8 @@ class Breaker:
         return known is not None and self._is_due(known)
 
     @contextmanager
-    def turn(self) -> Iterator[bool]:
-        """Let a request through, and yield whether it is the one try of a service that is away.
+    def turn(self) -> Iterator[None]:
+        """Let a request through: any one when the service is well, a single one when it is away.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class Breaker:
         """
         known = self.away()
         if known is None:
-            yield False
+            yield
             return
         if not self._is_due(known):
             raise KnownAway(known.sentence())
@@ -131,7 +131,7 @@ class Breaker:
             known = self.away()
             if known is not None and not self._is_due(known):  # another was quicker
                 raise KnownAway(known.sentence())
-            yield known is not None
+            yield
         finally:
             self._path(".try").unlink(missing_ok=True)
 

@@ -172,9 +172,7 @@ class Vizier:
         Raises
         ------
         VizierUnavailable
-            VizieR is away and nothing on disk covers the request.
-        BadRequest
-            VizieR refuses the request.
+            VizieR is away, or refuses, and nothing on disk covers the request.
         """
         asked = chart_request(ra_deg, dec_deg, min(fov_arcmin, MAX_FOV_ARCMIN), maglimit)
         ladder = [f for f in FOV_LADDER_ARCMIN if asked.fov_arcmin <= f <= MAX_FOV_ARCMIN]
@@ -284,6 +282,8 @@ class Vizier:
         except TableParseError as error:
             words = str(error)[:SHOWN_CHARACTERS]
             raise Down(f"not a VOTable that can be read: {words}") from error
+        if tables is None:
+            raise Down("not a VOTable that astroquery knows")
         if catalogue.table not in tables.keys():  # noqa: SIM118 - a TableList, not a dict
             return []
         return _as_rows(tables[catalogue.table], catalogue.columns)

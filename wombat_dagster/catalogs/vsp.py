@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import re
+import threading
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -370,10 +371,14 @@ class _Chart:
 
 
 class _Shelf:
-    """Which charts are on disk. Each file is read once, and again when it changed."""
+    """Which charts are on disk. Each file is read once, and again when it changed.
+
+    Threads may share it: a sensor compares versions while another thread asks for a chart again.
+    """
 
     def __init__(self, cache: AnswerCache) -> None:
         self._cache = cache
+        self._lock = threading.RLock()
         self._state: int | None = None
         self._files: dict[str, tuple[tuple[int, int], _Chart | None]] = {}
         self._versions: dict[ChartRequest, str | None] = {}  # until a file changes
@@ -381,16 +386,18 @@ class _Shelf:
 
     def newest_covering(self, wanted: Mapping[str, Any]) -> _Chart | None:
         """Return the chart that VSP gave last, of those that cover what is `wanted`."""
-        covering = [chart for chart in self._charts() if covers(chart.request, wanted)]
+        with self._lock:
+            covering = [chart for chart in self._charts() if covers(chart.request, wanted)]
         return max(covering, key=lambda chart: (chart.fetched_utc, chart.name), default=None)
 
     def version(self, request: ChartRequest) -> str | None:
         """Return `chart_version` of the chart that serves a request; None without one."""
-        self._charts()
-        if request not in self._versions:
-            chart = self.newest_covering(asdict(request))
-            self._versions[request] = None if chart is None else self._hash(chart.name, request)
-        return self._versions[request]
+        with self._lock:
+            self._charts()
+            if request not in self._versions:
+                chart = self.newest_covering(asdict(request))
+                self._versions[request] = None if chart is None else self._hash(chart.name, request)
+            return self._versions[request]
 
     def _hash(self, name: str, request: ChartRequest) -> str | None:
         key = (name, self._files[name][0], request)

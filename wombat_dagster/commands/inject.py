@@ -203,8 +203,8 @@ def _ended_by_signals() -> Iterator[None]:
 
 def _scratch(root: Path, settings: "Settings") -> "Observatory":
     """Write `settings` below `root` and return the observatory they make."""
-    from wombat_dagster.cli import toml_text
     from wombat_dagster.observatory import open_observatory
+    from wombat_dagster.toml_text import toml_text
 
     file = root / CONFIG_NAME
     values = settings.model_dump(mode="json", exclude={"base"})

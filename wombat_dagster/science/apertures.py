@@ -1,6 +1,8 @@
 """The radii that stars are measured with: from the FWHM, for the best signal, or by a scan.
 
-All stars of a frame have the same radii. What the variable does has no say in any of them; of T1
+All stars of a frame have the same radii, in tenths of a pixel, as AstroImageJ's users set them: a
+night to which a frame is added mostly keeps its radii, and the frames measured before need not be
+measured again. What the variable does has no say in any of them; of T1
 only its brightness counts, by which stars like it are told. Numbers are DOMAIN section 7.
 """
 
@@ -14,6 +16,7 @@ from wombat_dagster.domain import BoolArray, FloatArray
 from wombat_dagster.science.field_stars import against_the_others, clipped_scatter, instrumental
 from wombat_dagster.science.sequence import CROWDING_FWHM, CROWDING_MAG
 
+DECIMALS_PX = 1  # of widths and radii that stars are measured with
 MIN_RADIUS_GAP_PX = 5.0
 SKY_PER_SOURCE_AREA = 4.0
 N_RADII = 16  # of a scan: 0.8 to 2.5 FWHM in steps of a ninth
@@ -53,10 +56,31 @@ def choose_aperture(
         raise domain.BadPsf(
             f"no aperture from a FWHM of {fwhm_px:.2f} px: no frame has a usable one"
         )
-    radius = max(radius_fwhm * fwhm_px, min_radius_px)
-    inner = max(sky_inner_fwhm * fwhm_px, radius + MIN_RADIUS_GAP_PX)
-    outer = max(sky_outer_fwhm * fwhm_px, math.sqrt(inner**2 + SKY_PER_SOURCE_AREA * radius**2))
+    radius = max(in_tenths(radius_fwhm * fwhm_px), min_radius_px)
+    inner = in_tenths(max(sky_inner_fwhm * fwhm_px, radius + MIN_RADIUS_GAP_PX))
+    enough = math.sqrt(inner**2 + SKY_PER_SOURCE_AREA * radius**2)
+    outer = max(in_tenths(sky_outer_fwhm * fwhm_px), math.ceil(10.0 * enough) / 10.0)
     return domain.Aperture(radius_px=radius, sky_inner_px=inner, sky_outer_px=outer)
+
+
+def scaled_aperture(
+    aperture: domain.Aperture, factor: float, *, min_radius_px: float = 2.5
+) -> domain.Aperture:
+    """Return the radii of a frame whose stars are so much wider than the night's.
+
+    Not in tenths: what follows the seeing must follow it without steps. The annulus keeps its
+    distance from the aperture and its area.
+    """
+    radius = max(aperture.radius_px * factor, min_radius_px)
+    inner = max(aperture.sky_inner_px * factor, radius + MIN_RADIUS_GAP_PX)
+    enough = math.sqrt(inner**2 + SKY_PER_SOURCE_AREA * radius**2)
+    outer = max(aperture.sky_outer_px * factor, enough)
+    return domain.Aperture(radius_px=radius, sky_inner_px=inner, sky_outer_px=outer)
+
+
+def in_tenths(px: float) -> float:
+    """Return a width or a radius as it is measured with."""
+    return round(float(px), DECIMALS_PX)
 
 
 # ------------------------------------------------------------------------------- neighbours
@@ -107,7 +131,7 @@ def scanned_radii(
     usual_px: float,
     neighbour_px: float = math.inf,
 ) -> FloatArray:
-    """Return the radii to try, ascending.
+    """Return the radii to try, ascending: up to 16 that are not the same in tenths.
 
     T1's nearest neighbour at `neighbour_px` keeps them 2 FWHM away from it, but never below the
     `usual_px` that go without a scan.
@@ -116,7 +140,7 @@ def scanned_radii(
     high = min(high, max(neighbour_px - CROWDING_FWHM * fwhm_px, usual_px))
     if high <= low:
         return np.array([low])
-    return np.linspace(low, high, N_RADII)
+    return np.unique(np.round(np.linspace(low, high, N_RADII), DECIMALS_PX))
 
 
 def steadiest(

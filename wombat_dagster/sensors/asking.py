@@ -10,9 +10,10 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.stages.work import WHY_TAG, Due
 
-MAX_REQUESTS_PER_TICK = 25
+MAX_REQUESTS_PER_TICK = 12  # Dagster needs half a second for each
 MAX_WAITING = 50  # runs that are not over: what waits longer may be out of date when it begins
 MAX_RUNTIME_TAG = "dagster/max_runtime"
+MAX_RETRIES_TAG = "dagster/max_retries"
 UNFINISHED = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -39,7 +40,11 @@ def requests(
             job_name=one.job,
             partition_key=one.key,
             run_key=f"{one.key}:{one.job}:{one.signature}",
-            tags={WHY_TAG: f"{one.why}: {one.words}"[:MAX_TAG], MAX_RUNTIME_TAG: f"{limit_s:.0f}"},
+            tags={
+                WHY_TAG: f"{one.why}: {one.words}"[:MAX_TAG],
+                MAX_RUNTIME_TAG: f"{limit_s:.0f}",
+                MAX_RETRIES_TAG: "0",  # what broke is due again: the sensor asks
+            },
         )
         for one in islice(due, n_free)
     ]

@@ -7,6 +7,7 @@ copy, without ``-update``.
 """
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -57,6 +58,7 @@ DATABASE_MARKS = ("*_0101.1476", "*_0101.290", "*_0101.001")  # how ASTAP detect
 BANNER_TIMEOUT_S = 10.0
 ANALYSE_TIMEOUT_S = 60.0
 FRESH_TOLERANCE_S = 2.0  # time stamps of some file systems are that coarse
+NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows knows no quota
 LONG_INTEGERS = 32  # of BITPIX
 LEVEL_SKY_ADU, LEVEL_RMS_ADU, LEVEL_STOP_ADU = 1000.0, 10.0, 65535.0
 NO_HFD = 90.0  # without stars 2022 reports 99.0 (2026: 21.5, with STARS=0)
@@ -251,12 +253,21 @@ def _workspace(image: Path) -> Iterator[tuple[Path, str]]:
     """Yield a folder with a copy ``in.fits`` of `image`, and what went wrong with that, "" if not.
 
     A copy, never a link: a program that writes into its input must not reach the original.
+
+    Raises
+    ------
+    OSError
+        No room for the copy: a fault of the machine, not of the frame.
     """
     with tempfile.TemporaryDirectory(prefix="wombat_astap_", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
             shutil.copyfile(image, folder / "in.fits")
         except OSError as error:
+            if error.errno in NO_ROOM:
+                free_mb = shutil.disk_usage(folder).free / 1e6
+                words = f"No space left on the disk of {folder.parent} for a copy of {image.name}"
+                raise OSError(error.errno, f"{words}: {free_mb:.1f} MB free") from None
             yield folder, f"{image.name}: {error.strerror or error}"
         else:
             yield folder, ""

@@ -2,14 +2,18 @@
 
 PLATE_SOLVING.md section 3. One rung is one row of `RUNGS`; each attempt is recorded; the first
 *accepted* solution ends the climb. A program that failed for a reason no retry can cure is not
-asked again; the other solvers still get their turn.
+asked again; the other solvers still get their turn. One that ran out of time is asked again only
+with more of it, so at most twice a frame; after `MAX_FRAMES_TIMED_OUT` frames in a row of nothing
+else it is left alone for the rest of the observation (`Patience`).
 """
 
 import datetime as dt
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 
 import numpy as np
 
@@ -22,7 +26,7 @@ from wombat_dagster.domain import (
     StarTable,
     WcsSolution,
 )
-from wombat_dagster.solvers.astap import Analysis
+from wombat_dagster.solvers.astap import Analysis, Astap
 from wombat_dagster.solvers.base import (
     Reason,
     Reference,
@@ -54,6 +58,7 @@ VERIFY_STARS = 600  # of the circle around a frame
 EDGE_FACTOR = 1.05
 REFITTED_FOV_DEG = 6.0  # frames higher than that need not be right before they are fitted
 GUESSED_SCALE_TOLERANCE = 0.25  # to which solve-field opens a scale: any would take half a minute
+MAX_FRAMES_TIMED_OUT = 2  # in a row: a program that hangs would cost its time limit every frame
 HOURS_OF_RA = 24.0  # a bare number below may be hours that somebody took for degrees
 
 INCURABLE = frozenset({Reason.NO_DATABASE, Reason.BAD_FILE, Reason.CRASHED})
@@ -129,6 +134,36 @@ RUNGS = (
 )
 
 
+class Patience:
+    """Which programs are still asked about the frames of one observation.
+
+    One that did nothing but run out of time on `MAX_FRAMES_TIMED_OUT` frames in a row is not; an
+    answer of whatever kind sets the count back.
+    """
+
+    def __init__(self) -> None:
+        self._n_timed_out: Counter[Kind] = Counter()
+        self._n_without_analysis = 0
+
+    def asks(self, kind: Kind) -> bool:
+        """Tell whether a program may have its turn."""
+        return self._n_timed_out[kind] < MAX_FRAMES_TIMED_OUT
+
+    def learn(self, answers: Sequence[tuple[Kind, SolveOutcome]]) -> None:
+        """Take note of all that was answered about a frame."""
+        for kind in {kind for kind, _ in answers}:
+            is_in_vain = all(o.reason is Reason.TIMEOUT for k, o in answers if k is kind)
+            self._n_timed_out[kind] = self._n_timed_out[kind] + 1 if is_in_vain else 0
+
+    def analysis(self, astap: Astap, image: Path, snr_min: float) -> Analysis | None:
+        """Return ASTAP's verdict on a frame; None when it fails, or is not asked any more."""
+        if not self.asks(Kind.ASTAP) or self._n_without_analysis >= MAX_FRAMES_TIMED_OUT:
+            return None
+        found = astap.analyse(image, snr_min)
+        self._n_without_analysis = self._n_without_analysis + 1 if found is None else 0
+        return found
+
+
 def solve_frame(
     request: SolveRequest,
     *,
@@ -140,6 +175,7 @@ def solve_frame(
     stars: StarSource | None = None,
     blind: bool = False,
     rotation_tolerance_deg: float = ROTATION_TOLERANCE_DEG,
+    patience: Patience | None = None,
 ) -> FrameSolution:
     """Climb the ladder with one frame and return everything known of its solution.
 
@@ -148,7 +184,7 @@ def solve_frame(
     are wherever a solution puts the frame; without it the request's table must testify. `blind`
     searches the whole sky when all else failed; it is switched on by itself when nothing says
     where the frame points. `propagator` defaults to the one of this package; it and the checks of
-    parity and rotation need `request.reference`.
+    parity and rotation need `request.reference`. `patience` is that of the frame's observation.
     """
     solvers: dict[Kind, Solver | None] = {
         Kind.HEADER: header,
@@ -157,10 +193,17 @@ def solve_frame(
         Kind.SOLVE_FIELD: solve_field,
         Kind.PROPAGATE: propagator or Propagator(),
     }
+    patience = patience or Patience()
     climb = _climb(
-        request, solvers, stars, blind=blind, rotation_tolerance_deg=rotation_tolerance_deg
+        request,
+        solvers,
+        stars,
+        blind=blind,
+        rotation_tolerance_deg=rotation_tolerance_deg,
+        patience=patience,
     )
     tries = list(climb)
+    patience.learn([(one.rung.kind, one.outcome) for one in tries])
     return _frame_solution(request, tries, _remark(astap, tries))
 
 
@@ -292,6 +335,7 @@ def _climb(
     *,
     blind: bool,
     rotation_tolerance_deg: float,
+    patience: Patience,
 ) -> Iterator[_Try]:
     """Yield the attempts, the accepted one last."""
     given_up: dict[Kind, float] = {}  # since which time-out; infinite: for good
@@ -302,6 +346,10 @@ def _climb(
             continue
         options = _options(rung, request, stars)
         if (options.timeout_s or request.timeout_s) <= given_up.get(rung.kind, 0.0):
+            continue
+        if not patience.asks(rung.kind):
+            given_up[rung.kind] = np.inf
+            yield _not_asked(rung, solver, options)
             continue
         asked = _hinted(rung, request)
         question = (rung.kind, options, asked.ra_deg, asked.scale_tolerance)
@@ -317,6 +365,17 @@ def _climb(
             given_up[rung.kind] = np.inf
         elif one.outcome.reason is Reason.TIMEOUT:
             given_up[rung.kind] = options.timeout_s or request.timeout_s
+
+
+def _not_asked(rung: Rung, solver: Solver, options: RungOptions) -> _Try:
+    """Return what stands for all attempts of a program that has lost our patience."""
+    outcome = SolveOutcome(
+        solver=solver.name,
+        solver_version=solver.version,
+        reason=Reason.TIMEOUT,
+        message=f"not asked: on {MAX_FRAMES_TIMED_OUT} frames before it only ran out of time",
+    )
+    return _Try(rung=rung, options=options, outcome=outcome, rejected=None, why="")
 
 
 def _is_final(rung: Rung, request: SolveRequest, outcome: SolveOutcome) -> bool:

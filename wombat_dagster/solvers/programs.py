@@ -10,8 +10,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 log = logging.getLogger(__name__)
+
+MAX_OUTPUT_BYTES = 2**20  # read of what a program prints: half from the beginning, half of the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +49,19 @@ def run_program(command: list[str], folder: Path, timeout_s: float) -> ProgramRu
             exit_code = None
         finally:
             _kill_group(process)
-        stdout.seek(0)
-        output = stdout.read().decode("utf-8", "replace")
+        output = _beginning_and_end(stdout).decode("utf-8", "replace")
     return ProgramRun(exit_code, output, time.perf_counter() - begun)
+
+
+def _beginning_and_end(stdout: BinaryIO) -> bytes:
+    """Return what was printed, without the middle of a program that never stops talking."""
+    size = stdout.seek(0, os.SEEK_END)
+    stdout.seek(0)
+    if size <= MAX_OUTPUT_BYTES:
+        return stdout.read()
+    beginning = stdout.read(MAX_OUTPUT_BYTES // 2)
+    stdout.seek(size - MAX_OUTPUT_BYTES // 2)
+    return beginning + b"\n...\n" + stdout.read(MAX_OUTPUT_BYTES // 2)
 
 
 def _kill_group(process: subprocess.Popen) -> None:

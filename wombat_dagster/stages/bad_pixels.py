@@ -9,7 +9,7 @@ import hashlib
 import io
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from wombat_dagster.observatory import Observatory
 from wombat_dagster.science import bad_pixels, overscan
 from wombat_dagster.science.bad_pixels import BadPixel
 from wombat_dagster.science.detection import detect_stars
+from wombat_dagster.science.sampling import spread
 from wombat_dagster.store import headers
 from wombat_dagster.store.frames import (
     HASH_CARD,
@@ -117,11 +118,7 @@ def make_bad_pixel_maps(observatory: Observatory, date: dt.date) -> tuple[BadPix
         There is not one; the message says why for each group.
     """
     made, shortfalls = [], []
-    groups = _groups(observatory.status.night_frames(date))
-    shapes = Counter(group.shape_words for group in groups)
-    for group in groups:
-        inputs = _inputs(observatory, date, group)
-        path = _path(observatory, date, group, is_alone=shapes[group.shape_words] == 1)
+    for path, inputs in _inputs_by_path(observatory, date).items():
         try:
             made.append(_make_map(observatory, inputs, path))
         except NoCalibration as shortfall:
@@ -139,17 +136,38 @@ def make_bad_pixel_maps(observatory: Observatory, date: dt.date) -> tuple[BadPix
     return tuple(made)
 
 
-def borrows_newer_masters(observatory: Observatory, date: dt.date) -> bool:
-    """Tell whether a map of a night stands on other masters of other nights than there are now."""
-    groups = _groups(observatory.status.night_frames(date))
-    shapes = Counter(group.shape_words for group in groups)
-    for group in groups:
-        inputs = _inputs(observatory, date, group)
-        path = _path(observatory, date, group, is_alone=shapes[group.shape_words] == 1)
+def borrows_newer_masters(
+    observatory: Observatory, date: dt.date, *, tried: Mapping[str, str]
+) -> bool:
+    """Tell whether a map of a night stands on other masters of other nights than there are now.
+
+    `tried`: what the maps were last begun with (`inputs_of_maps`), made or not.
+    """
+    for path, inputs in _inputs_by_path(observatory, date).items():
         borrows = any(master.date != date for master in inputs.masters)
-        if borrows and _inputs_card(path) != inputs.hash:
+        was_tried = tried.get(observatory.layout.relative_to_products(path)) == inputs.hash
+        if borrows and not was_tried and _inputs_card(path) != inputs.hash:
             return True
     return False
+
+
+def inputs_of_maps(observatory: Observatory, date: dt.date) -> dict[str, str]:
+    """Return the hash of all that each map of a night would be made of now, by its path."""
+    return {
+        observatory.layout.relative_to_products(path): inputs.hash
+        for path, inputs in _inputs_by_path(observatory, date).items()
+    }
+
+
+def _inputs_by_path(observatory: Observatory, date: dt.date) -> "dict[Path, _Inputs]":
+    groups = _groups(observatory.status.night_frames(date))
+    shapes = Counter(group.shape_words for group in groups)
+    return {
+        _path(observatory, date, group, is_alone=shapes[group.shape_words] == 1): _inputs(
+            observatory, date, group
+        )
+        for group in groups
+    }
 
 
 def read_map(observatory: Observatory, one: BadPixelMap) -> Bits:
@@ -236,9 +254,15 @@ def _sample(lights: Sequence[RawFrame]) -> tuple[RawFrame, ...]:
         if frame.trim == long[0].trim:
             targets[frame.target].append(frame)
     share = -(-MAX_LIGHTS // len(targets))
-    chosen = [frame for frames in targets.values() for frame in _evenly(frames, share)]
+    chosen = [frame for frames in targets.values() for frame in _in_time(frames, share)]
     in_order = sorted(chosen, key=lambda frame: (frame.start_utc or "", frame.path))
-    return tuple(_evenly(in_order, MAX_LIGHTS))
+    return tuple(_in_time(in_order, MAX_LIGHTS))
+
+
+def _in_time(frames: Sequence[RawFrame], at_most: int) -> list[RawFrame]:
+    """Return frames spread over the night: mostly the same ones when late frames arrive."""
+    days = np.array([f.start_utc for f in frames], "datetime64[ms]").astype(float) / 864e5
+    return [frames[i] for i in spread(days, at_most)]
 
 
 def _evenly(frames: Sequence[RawFrame], at_most: int) -> list[RawFrame]:

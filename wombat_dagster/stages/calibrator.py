@@ -7,11 +7,13 @@ read again for that, not even when more frames of the night arrive.
 
 import datetime as dt
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.io.fits.verify import VerifyError
 from numpy.typing import NDArray
 
 from wombat_dagster.domain import (
@@ -31,8 +33,9 @@ from wombat_dagster.science.calibration import Calibration
 from wombat_dagster.science.detection import detect_stars
 from wombat_dagster.science.detector import RawExtremes, raw_extremes
 from wombat_dagster.stages.bad_pixels import read_map
-from wombat_dagster.store.arrays import read_arrays, write_arrays
+from wombat_dagster.store.arrays import content_key, read_arrays, write_arrays
 from wombat_dagster.store.frames import (
+    STRUCTURE_CARD,
     CardContent,
     Cards,
     UnreadableFrame,
@@ -40,17 +43,21 @@ from wombat_dagster.store.frames import (
     card_text,
     in_bands,
     opened_image,
+    read_header,
     read_image_and_cards,
     read_master,
+    read_reduced,
     with_cards,
     without_wcs,
     write_reduced_bands,
 )
+from wombat_dagster.store.layout import change_since
 from wombat_dagster.store.tables import UnreadableProduct
 
-LOOK_RULES = (
-    "1"  # goes up when the same frame would be seen otherwise, so that it is looked at anew
-)
+# Each goes up when the same frame would come out otherwise: looked at, and calibrated.
+LOOK_RULES = "1"
+CALIBRATION_RULES = "1"
+MADE_BY = "REDUKEY"  # card of a reduced frame: what it is made of, and how its header was left
 RAW_SECTIONS = ("BIASSEC ", "TRIMSEC ", "DATASEC ", "CCDSEC  ")  # cards that hold no longer
 MAX_NOT_NUMBERS = 0.1  # part of the pixels of a usable frame
 
@@ -140,9 +147,10 @@ class Calibrator:
         Raises
         ------
         UnreadableFrame, OSError
-            It cannot be read, or has no such sections.
+            It cannot be read, is another than was looked at, or has no such sections.
         """
         counts, cards = read_image_and_cards(path)
+        self._refuse_changed(frame)
         if frame.overscan is None and frame.trim is None:
             return RawPixels(counts=counts, less_overscan=None, cards=cards)
         try:
@@ -153,6 +161,20 @@ class Calibrator:
         except ValueError as error:
             raise UnreadableFrame(str(error)) from error
         return RawPixels(counts=trimmed, less_overscan=less_overscan, cards=cards)
+
+    def _refuse_changed(self, frame: RawFrame) -> None:
+        """Raise UnreadableFrame for what was read of a file that was replaced after the scan.
+
+        Asked after the reading, which may take its time or be of a copy.
+        """
+        change = change_since(frame, self._observatory.layout.raw_path(frame.path))
+        if change is not None:
+            raise UnreadableFrame(change)
+
+    def _unchanged(self, frame: RawFrame, bands: Iterable[Image]) -> Iterator[Image]:
+        """Yield the bands of a frame, and refuse it after the last if its file was replaced."""
+        yield from bands
+        self._refuse_changed(frame)
 
     def _calibration(self, frame: RawFrame, facts: DetectorFacts | None) -> Calibration:
         assert frame.exposure_s is not None
@@ -199,6 +221,19 @@ class Calibrator:
         self, frame: RawFrame, of_raw: Cards, facts: DetectorFacts, n_cleaned: int | None
     ) -> Cards:
         """Return the raw frame's cards with those that say how it was reduced."""
+        made = self._made_cards(frame, facts)
+        if has_zero(self.choice) and any(card.startswith("PEDESTAL=") for card in of_raw):
+            made["PEDESTAL"] = (0.0, "adu, removed")
+        if frame.overscan is not None or frame.trim is not None:
+            of_raw = tuple(card for card in of_raw if not card.startswith(RAW_SECTIONS))
+        if n_cleaned is not None:
+            made["NCOSMIC"] = (n_cleaned, "pixels cleaned of cosmic rays")
+        cards = with_cards(without_wcs(of_raw), made)
+        key = (self._frame_key(frame, facts, cards), "what it is made of, and this header")
+        return with_cards(cards, {MADE_BY: key})
+
+    def _made_cards(self, frame: RawFrame, facts: DetectorFacts) -> dict[str, CardContent]:
+        """Return the cards that say how a frame is reduced, as far as the masters tell."""
         assert frame.start_utc is not None
         assert frame.pixel_hash is not None
         cards: dict[str, CardContent] = {}
@@ -227,12 +262,9 @@ class Calibrator:
             cards["BADPHASH"] = choice.bad_pixels.content_hash
         if offset := offset_adu(frame, self.choice):
             cards["PEDADDED"] = (offset, "adu, to have the bias's zero")
-        if has_zero(choice) and any(card.startswith("PEDESTAL=") for card in of_raw):
-            cards["PEDESTAL"] = (0.0, "adu, removed")
         for name, section in (("OVERUSED", frame.overscan), ("TRIMUSED", frame.trim)):
             if section is not None:
                 cards[name] = (section, "of the raw frame")
-                of_raw = tuple(card for card in of_raw if not card.startswith(RAW_SECTIONS))
         for name, fact, unit in (
             ("GAIN", facts.gain_e_adu, "e-/adu"),
             ("RDN", facts.read_noise_e, "e-"),
@@ -242,9 +274,43 @@ class Calibrator:
             if fact is not None:
                 cards[f"{name}USED"] = (fact.value, unit)
                 cards[f"{name}SRC"] = fact.source
-        if n_cleaned is not None:
-            cards["NCOSMIC"] = (n_cleaned, "pixels cleaned of cosmic rays")
-        return with_cards(without_wcs(of_raw), cards)
+        return cards
+
+    def _frame_key(self, frame: RawFrame, facts: DetectorFacts, cards: Cards) -> str:
+        """Return what says that a reduced frame with `cards` is the one that would be written.
+
+        The digits of a gain that was measured stand in the words on its source too, where they
+        change with every frame more.
+        """
+        cleans = self._observatory.settings.calibration.cosmic_rays
+        pixels = pixels_key(frame, self.choice, facts, cleans=cleans)
+        made = self._made_cards(frame, facts)
+        sources = {
+            name: str(words).partition(",")[0] for name, words in made.items() if "SRC" in name
+        }
+        raw_file = (frame.size_bytes, frame.mtime_ns)
+        return content_key(CALIBRATION_RULES, pixels, raw_file, made | sources, cards)
+
+    def has_made(self, frame: RawFrame, path: Path, facts: DetectorFacts) -> bool:
+        """Tell whether the file at `path` is, undamaged, what `reduce` would write there.
+
+        But for a plate solution in its header, which belongs to the same pixels.
+        """
+        try:
+            header = read_header(path)
+            cards = without_wcs(
+                tuple(
+                    str(card)
+                    for card in header.cards
+                    if card.keyword != MADE_BY and not STRUCTURE_CARD.match(card.keyword)
+                )
+            )
+            if header.get(MADE_BY) != self._frame_key(frame, facts, cards):
+                return False
+            read_reduced(path)
+        except (UnreadableFrame, VerifyError):
+            return False
+        return True
 
     def write(self, frame: RawFrame, raw: RawPixels, path: Path, facts: DetectorFacts) -> None:
         """Write a frame as a reduced one."""
@@ -267,7 +333,8 @@ class Calibrator:
         """Write a frame that is not cleaned, some rows at a time."""
         by, mask = self._calibration(frame, facts), np.empty(counts.shape, np.uint8)
         bands = calibration.calibrated_bands(counts, by, mask, less_overscan=less_overscan)
-        write_reduced_bands(path, bands, mask, self.cards(frame, of_raw, facts, None))
+        cards = self.cards(frame, of_raw, facts, None)
+        write_reduced_bands(path, self._unchanged(frame, bands), mask, cards)
 
     def reduce(self, frame: RawFrame, source: Path, path: Path, facts: DetectorFacts) -> None:
         """Write the raw frame at `source` as a reduced one: as `write` does what `read` returns.
@@ -277,13 +344,39 @@ class Calibrator:
         Raises
         ------
         UnreadableFrame
-            It cannot be read, or has no such sections. Whatever else is raised is of the writing.
+            It cannot be read, is another than was looked at, or has no such sections. Whatever else
+            is raised is of the writing.
         """
         if frame.overscan is not None or frame.trim is not None or self._is_cleaned(facts):
             self.write(frame, self.read(frame, source), path, facts)
             return
         with opened_image(source) as (counts, cards):
             self._write(frame, counts, None, cards, path, facts)
+
+
+def pixels_key(
+    frame: RawFrame, choice: CalibrationChoice, facts: DetectorFacts, *, cleans: bool
+) -> str:
+    """Return a name for the calibrated pixels of a frame and their mask, wherever they lie.
+
+    `cleans`: cosmic rays are looked for, where they can be told.
+    """
+    gain, noise = facts.gain_e_adu, facts.read_noise_e
+    by = None
+    if cleans and gain is not None and noise is not None and why_not_cleaned(facts) is None:
+        by = (float(gain.value), float(noise.value))
+    masters = (choice.bias, choice.dark, choice.flat)
+    return content_key(
+        CALIBRATION_RULES,
+        (frame.pixel_hash, frame.exposure_s, frame.overscan, frame.trim),
+        [None if m is None else (m.content_hash, m.made_by_us) for m in masters],
+        None if choice.bad_pixels is None else choice.bad_pixels.content_hash,
+        choice.dark.exposure_s if choice.dark else None,
+        choice.already_done,
+        float(offset_adu(frame, choice)),
+        (float(facts.saturation_adu.value), float(facts.linearity_adu.value)),
+        by,
+    )
 
 
 def why_not_cleaned(facts: DetectorFacts) -> str | None:

@@ -72,6 +72,8 @@ TRIAGE = "frame_triage"  # hangs on nothing that counts here
 LAST_STAGES = {"diagnostics", "light_curve"}
 """A run that reached these, or a shortfall, has come to its end."""
 LAST_STAGES_OF_NIGHT = {"bad_pixels", "detector_noise"}
+_BORROW = ("master_darks", "master_flats", "bad_pixels")
+"""Stages of a night that use masters of other nights."""
 STARS_STAGES = {"variable", "comp_list", "photometry_table"}
 FIRST_WAIT_S = 60.0  # before what broke is tried again; four times as long each time
 MAX_TRIES = 6  # of one thing with the same inputs: with the waits, most of a day
@@ -184,8 +186,9 @@ def _outdated_nights(
             continue
         if row.inputs.get(MASTERS) == masters or time.monotonic() > until_s:
             continue
-        words = outdated_masters(observatory, _date(key))
-        if borrows_newer_masters(observatory, _date(key)):
+        tried = {name: text for a in _BORROW for name, text in _inputs_of(latest[key], a).items()}
+        words = outdated_masters(observatory, _date(key), tried=tried)
+        if borrows_newer_masters(observatory, _date(key), tried=tried):
             words.append("map of bad pixels: other masters")
         if words:
             signature = f"{masters}:{row.number}"
@@ -203,6 +206,10 @@ def _outdated_nights(
     if confirmed:
         runs.confirm(confirmed)
     return due
+
+
+def _inputs_of(stages: Mapping[str, StageRun], asset: str) -> Mapping[str, str]:
+    return stages[asset].inputs if asset in stages else {}
 
 
 # ------------------------------------------------------------------------------------ observations
@@ -494,8 +501,6 @@ def _may_be_tried(
         return True
     if n_tries > MAX_TRIES:
         return False
-    if why is Why.INTERRUPTED and n_tries <= 1:
-        return True
     last = max(stages.values(), key=lambda one: one.number)
     age_s = _age_s(last, now_utc)
     return not 0 <= age_s < FIRST_WAIT_S * 4 ** (max(n_tries, 1) - 1)  # the clock may be set back

@@ -103,11 +103,23 @@ class Inputs:
     ) -> dict[str, str]:
         """Return the inputs of a stage of a night; `on_disk` where it was looked at already."""
         if asset != "raw_frames":
-            return {}
+            return self._of_masters(asset, date)
         if on_disk is None:
             on_disk = night_on_disk(self._observatory, date)
         files = {files_of(unit): signature for unit, signature in on_disk.units.items()}
         return {**files, SETTINGS: self._scanning}
+
+    def _of_masters(self, asset: str, date: dt.date) -> dict[str, str]:
+        """Return what a night's masters and maps that borrow from other nights are made of."""
+        from wombat_dagster.stages.bad_pixels import inputs_of_maps
+        from wombat_dagster.stages.masters import inputs_of_masters
+
+        match asset:
+            case "bad_pixels":
+                return inputs_of_maps(self._observatory, date)
+            case "master_darks" | "master_flats":
+                return inputs_of_masters(self._observatory, date, KINDS_OF_MASTERS[asset])
+        return {}
 
     def found_in_night(self, asset: str, date: dt.date) -> dict[str, str]:
         """Return what an ended stage of a night adds to its inputs, of what it left."""
@@ -248,8 +260,9 @@ def nights_on_disk(
 ) -> dict[str, NightOnDisk]:
     """Return every night (of `dates`) with lights, or whose calibrations may be lent, by its key.
 
-    No file is opened; masters do not count; directories of one date are one night. One that cannot
-    be read is left out, with a warning: it stays as it was.
+    So is one that had lights when it was last looked at: they are gone. No file is opened; masters
+    do not count; directories of one date are one night. One that cannot be read is left out, with a
+    warning: it stays as it was.
     """
     from wombat_dagster.store.layout import night_directories, night_signatures
 
@@ -269,10 +282,11 @@ def nights_on_disk(
         for unit, text in found.by_unit().items():
             of_night[unit] = f"{of_night[unit]}+{text}" if unit in of_night else text
     lend = observatory.settings.calibration.use_calibration_only_nights
+    known = set(observatory.status.night_keys())
     return {
         key: NightOnDisk(units=of_night)
         for key, of_night in units.items()
-        if key not in unreadable and (lend or of_night.keys() > {""})
+        if key not in unreadable and (lend or of_night.keys() > {""} or key in known)
     }
 
 

@@ -3,15 +3,18 @@
 The pixels are combined in `stacking`. Every master of ours is made of raw counts plus PEDESTAL, or
 of raw counts less their overscan, trimmed, so that it can be subtracted from any frame treated
 likewise. An existing master that a person made is used and never overwritten; one of ours
-is made again only when its inputs change.
+is made again only when its inputs change. It lies in the night's directory, or in the products
+where that cannot be written: there it stays, since it is the same, until it has to be made again.
 """
 
 import datetime as dt
+import errno
 import hashlib
 import logging
+import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -46,8 +49,8 @@ from wombat_dagster.store.frames import (
 from wombat_dagster.store.layout import (
     FILTER_DIRECTORIES,
     FoundMaster,
+    change_since,
     find_masters,
-    night_directories,
 )
 from wombat_dagster.store.stacks import FrameStack
 
@@ -58,6 +61,7 @@ INPUTS_CARD = "WOMBINP"
 SCRATCH = ".scratch"  # below the products: hidden, and a disk
 NOISE_NEGLECTED = "gain measured without the read noise, which is not known"
 MAX_FLAT_DARK_DIFFERENCE_C = 5.0  # where no limit is configured
+NOT_WRITABLE = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
 
 
 def units_of(frames: Iterable[RawFrame]) -> list[Unit]:
@@ -112,12 +116,10 @@ def _serves(master: Master, unit: Unit) -> bool:
 
 
 def _personal_masters(observatory: Observatory, date: dt.date, kind: FrameKind) -> list[Master]:
-    """Return the masters in the night's directories that wombat did not make."""
+    """Return the masters of the night that wombat did not make."""
     found = []
-    for night in night_directories(observatory.layout.data):
-        if night.date != date:
-            continue
-        for file in find_masters(night.path):
+    for place in observatory.layout.master_places(date):
+        for file in find_masters(place):
             if file.kind is not kind:
                 continue
             if file.our_hash is not None and observatory.status.is_our_master(file.our_hash):
@@ -145,7 +147,7 @@ def _as_master(observatory: Observatory, file: FoundMaster, date: dt.date) -> Ma
         date=date,
         filter=file.filter,
         group=replace(file.group, readout=None),  # its header need not be a raw frame's
-        path=observatory.layout.relative_to_data(file.path),
+        path=observatory.layout.master_words(file.path),
         content_hash=array_hash(image),
         n_used=int(n_stated or 1),
         n_refused=0,
@@ -160,12 +162,16 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
     settings = observatory.settings.calibration
     unit, refusals, offset = _begun(observatory, unit)
     path = _free_path(observatory, unit)
-    relative = observatory.layout.relative_to_data(path)
     known = {master.path: master for master in observatory.status.masters(unit.kind)}
     inputs = _inputs_hash(observatory, unit, offset)
-    is_same = relative in known and _inputs_card(path) == inputs
-    if is_same and _holds(path, known[relative].content_hash):
-        return known[relative]
+    for place in (path, _in_products(observatory, unit.date, path)):
+        before = known.get(observatory.layout.master_words(place))
+        is_same = before is not None and _inputs_card(place) == inputs
+        if before is not None and is_same and _holds(place, before.content_hash):
+            return before
+    whole = unit
+    unit, changed = _without_changed(observatory, unit)
+    refusals += changed
     paths = [observatory.layout.data / frame.path for frame in unit.frames]
     try:
         with FrameStack(paths, observatory.layout.products / SCRATCH) as stack:
@@ -180,18 +186,22 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
             made = combine_unit(observatory, PreparedFrames(stack, left), unit, offset, refusals)
     except (UnreadableFrame, ValueError) as error:
         raise NoCalibration(f"{unit.words}: {error}") from error
+    if changed := _without_changed(observatory, unit)[1]:  # while they were read
+        raise NoCalibration(f"{unit.words}: {changed[0]}")
     if made.gain is not None and offset.frame_noise_adu is None:
         made = replace(made, notes=(*made.notes, NOISE_NEGLECTED))
+    if unit != whole:  # the next run takes the frames that can be read by then
+        inputs = _inputs_hash(observatory, unit, offset)
     header = _provenance(unit, offset, made, inputs)
     # Before the file: a crash between the two must not make ours look like the observer's.
     observatory.status.remember_our_master(array_hash(made.image.astype(np.float32)))
-    content_hash = write_master(path, made.image, header, made.mask)
+    place, content_hash, note = _written(observatory, unit, path, header, made)
     return Master(
         kind=unit.kind,
         date=unit.date,
         filter=unit.filter,
         group=unit.group,
-        path=relative,
+        path=observatory.layout.master_words(place),
         content_hash=content_hash,
         n_used=made.n_used,
         n_refused=len(made.refusals),
@@ -201,7 +211,7 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
         noise=made.noise,
         bias_hash=offset.bias_hash,
         pedestal_adu=0.0,  # that of the frames is in the counts
-        notes=(*made.refusals, *made.notes),
+        notes=(*made.refusals, *made.notes, *note),
         **{
             name: value
             for quantity, names in _MEASURED_FIELDS.items()
@@ -209,6 +219,56 @@ def _make_master(observatory: Observatory, unit: Unit) -> Master:
             for name, value in zip(names, (measured.value, measured.error), strict=True)
         },
     )
+
+
+def _without_changed(observatory: Observatory, unit: Unit) -> tuple[Unit, list[str]]:
+    """Return the unit without the frames that became others since they were looked at, and which.
+
+    Of one that is gone nothing is said here: it cannot be read.
+    """
+    changes = [change_since(f, observatory.layout.raw_path(f.path)) for f in unit.frames]
+    both = list(zip(unit.frames, changes, strict=True))
+    left = tuple(frame for frame, change in both if change is None)
+    words = [f"{Path(f.path).name}: {change}" for f, change in both if change is not None]
+    return replace(unit, frames=left), words
+
+
+def _written(
+    observatory: Observatory, unit: Unit, path: Path, header: fits.Header, made: CombinedUnit
+) -> tuple[Path, str, tuple[str, ...]]:
+    """Write a master; return where it lies, its content hash, and a note if not at `path`.
+
+    Where the data cannot be written it goes to the products, with one warning a night.
+
+    Raises
+    ------
+    NoCalibration
+        The observer's own file has its name there.
+    """
+    aside = _in_products(observatory, unit.date, path)
+    try:
+        content_hash = write_master(path, made.image, header, made.mask)
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        why = os.strerror(error.errno)
+    else:
+        if aside.exists() and _is_ours(observatory, aside):
+            aside.unlink()  # of when the data could not be written
+        return path, content_hash, ()
+    if aside.exists() and not _is_ours(observatory, aside):
+        raise NoCalibration(f"{unit.words}: the observer's {aside} stays as it is")
+    told = aside.parent.exists()
+    content_hash = write_master(aside, made.image, header, made.mask)
+    words = f"{path.parent} cannot be written ({why}): its masters are put into {aside.parent}"
+    log.log(logging.DEBUG if told else logging.WARNING, "%s", words)
+    note = f"lies in the products: {path.parent.name} in the data cannot be written ({why})"
+    return aside, content_hash, (note,)
+
+
+def _in_products(observatory: Observatory, date: dt.date, path: Path) -> Path:
+    """Return where the master goes that would lie at `path`, if that cannot be written."""
+    return observatory.layout.masters_dir(date) / path.name
 
 
 def _begun(observatory: Observatory, unit: Unit) -> tuple[Unit, list[str], Offset]:
@@ -226,29 +286,50 @@ def _begun(observatory: Observatory, unit: Unit) -> tuple[Unit, list[str], Offse
     return unit, refusals, _offset_of(observatory, unit)
 
 
-def outdated_masters(observatory: Observatory, date: dt.date) -> list[str]:
+def outdated_masters(
+    observatory: Observatory, date: dt.date, *, tried: Mapping[str, str]
+) -> list[str]:
     """Return what of a night's masters would be made otherwise now, in words.
 
     They are when a bias or dark of another night that would be subtracted is another than then.
-    Headers alone are read.
+    `tried` is what they were last begun with, as `inputs_of_masters` said then: of the same nothing
+    else comes, as of flats that are saturated. Headers alone are read.
     """
-    outdated = []
+    outdated, layout = [], observatory.layout
     for kind in (FrameKind.DARK, FrameKind.FLAT):
-        made = {master.path: master for master in observatory.status.masters(kind)}
-        theirs = [m for m in made.values() if m.date == date and not m.made_by_us]
-        for unit in units_of(observatory.status.night_frames(date, kind)):
-            if any(_serves(master, unit) for master in theirs):
+        made = {master.path for master in observatory.status.masters(kind)}
+        for path, inputs in inputs_of_masters(observatory, date, kind).items():
+            if tried.get(path) == inputs:
                 continue
-            try:
-                begun, _, offset = _begun(observatory, unit)
-                path = _free_path(observatory, begun)
-            except NoCalibration:
-                continue  # nothing would come of it
-            if observatory.layout.relative_to_data(path) not in made:
-                outdated.append(f"{unit.words} can be combined now")
-            elif _inputs_card(path) != _inputs_hash(observatory, begun, offset):
-                outdated.append(f"{path.name}: another bias or dark to subtract")
+            name = PurePosixPath(path).name
+            aside = layout.master_words(layout.masters_dir(date) / name)
+            lies = [place for place in (path, aside) if place in made]
+            if not lies:
+                outdated.append(f"{name} can be combined now")
+            elif all(_inputs_card(layout.raw_path(place)) != inputs for place in lies):
+                outdated.append(f"{name}: another bias or dark to subtract")
     return outdated
+
+
+def inputs_of_masters(observatory: Observatory, date: dt.date, kind: FrameKind) -> dict[str, str]:
+    """Return the hash of all that each master of a night would be made of now, by its path.
+
+    That is the one in the data, wherever it lies. Without those that the observer's own masters
+    stand for, and those that have too few frames or nothing to be subtracted.
+    """
+    theirs = [m for m in observatory.status.masters(kind) if m.date == date and not m.made_by_us]
+    found = {}
+    for unit in units_of(observatory.status.night_frames(date, kind)):
+        if any(_serves(master, unit) for master in theirs):
+            continue
+        try:
+            begun, _, offset = _begun(observatory, unit)
+            path = _free_path(observatory, begun)
+        except NoCalibration:
+            continue
+        inputs = _inputs_hash(observatory, begun, offset)
+        found[observatory.layout.relative_to_data(path)] = inputs
+    return found
 
 
 _MEASURED_FIELDS = {

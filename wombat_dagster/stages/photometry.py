@@ -2,11 +2,18 @@
 
 In order: the star profile, the radii (which may take a pass over the frames of its own), then every
 frame once: T1 and the chart's stars in full, the field's stars in the same apertures.
+
+What is found on a frame is kept beside the products, by all that it depends on: when late frames
+arrive, only those are read. So what belongs to the whole night and enters the measurement of every
+frame (radii, windows, the frames that stand for the others) is made not to change with each frame
+more, and never depends on what was there before: a night measured in parts is one measured at once.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +42,7 @@ from wombat_dagster.domain import (
 )
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.science import apertures, hot_pixels
-from wombat_dagster.science.apertures import choose_aperture
+from wombat_dagster.science.apertures import choose_aperture, in_tenths, scaled_aperture
 from wombat_dagster.science.astrometry import position_at_epoch, project
 from wombat_dagster.science.field_stars import select_field_stars, steady_field_stars
 from wombat_dagster.science.hot_pixels import HotPixels
@@ -47,10 +54,12 @@ from wombat_dagster.science.photometry import (
 )
 from wombat_dagster.science.profile import ELONGATED, FrameProfile, fit_frame_profile
 from wombat_dagster.science.quality import clouded_frames
+from wombat_dagster.science.sampling import spread
 from wombat_dagster.science.sequence import assign_roles, crowded
 from wombat_dagster.science.site import choose_site
 from wombat_dagster.science.timing import frame_times
 from wombat_dagster.stages.bad_pixels import read_map
+from wombat_dagster.stages.calibrator import LOOK_RULES
 from wombat_dagster.stages.pixels import CalibratedFrames
 from wombat_dagster.stages.sequence import (
     Solved,
@@ -59,7 +68,9 @@ from wombat_dagster.stages.sequence import (
     solved_frames,
 )
 from wombat_dagster.stages.standard import transformation_of
+from wombat_dagster.store.arrays import KeptArrays, content_key
 from wombat_dagster.store.frames import read_master
+from wombat_dagster.store.tables import dump_json, load_json
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +80,13 @@ MAX_SCANNED_FRAMES = 150
 SNR_FRAMES = 5  # with the most usual seeing: the growth curve is that of the night
 FIELD_STARS_OF_SCAN = 60  # that judge the radii, where the field is not the ensemble
 SHARPEST_STARS = 0.8  # of the typical frame's: fewer are thin cloud's
-HOT_PIXEL_FRAMES = (5, 12)  # read to know what hot pixels add: a tenth of the night
+HOT_PIXEL_FRAMES = 10  # at most, and more than five, are read to know what hot pixels add
 MIN_FRAMES_FOR_HOT_PIXELS = 30
+# Each goes up when it would come out otherwise from the same pixels.
+MEASURING_RULES = "1"
+PROFILE_RULES = "1"
+
+Columns = dict[str, NDArray[Any]]
 
 
 def measure_observation(
@@ -101,15 +117,17 @@ def measure_observation(
     exposure_s = np.array([frame.exposure_s for frame in frames])
     times = _times(frames, exposure_s, candidates.variable, site)
     pixels = CalibratedFrames(observatory, observation, reduction)
-    profile, reference = night_profile(pixels, solved, facts, settings.photometry)
+    per_frame = KeptArrays(_kept_directory(observatory, observation))
+    profile, reference = night_profile(pixels, solved, facts, settings.photometry, per_frame)
     fwhm_px = _frame_fwhm(solved, profile, reference)
     typical = typical_frame(fwhm_px)
-    place = position_at_epoch(candidates.variable, float(np.median(times.jd_utc)))
+    place = position_at_epoch(candidates.variable, _midnight_jd(times.jd_utc, site))
     ra_deg = np.array([place[0], *(star.ra_deg for star in candidates.ranked)])
     dec_deg = np.array([place[1], *(star.dec_deg for star in candidates.ranked)])
     dark_e_px = _dark_e_px(observatory, reduction, facts, exposure_s)
     night = _Night(
         pixels=pixels,
+        kept=per_frame,
         solved=solved,
         facts=facts,
         settings=settings.photometry,
@@ -126,23 +144,20 @@ def measure_observation(
     )
     hot = _hot_pixels(observatory, reduction, night)
     radii = _choose_radii(night, hot)
-    series, sums = [], []
+    series, sums = night.measured(radii, hot)
+    per_frame.remove_others()
     crowding: list[str | None] = [None] * len(candidates.ranked)
-    for index, (image, mask) in night.stream(range(len(frames)), hot):
-        series.append(night.measure(index, image, mask, radii.of_frame(index)))
-        if night.n_field:
-            sums.append(night.sum_field(index, image, mask, radii.of_frame(index)))
-        if index in (night.typical, night.sharpest):
-            x_px, y_px = night.predicted(index)
-            found = crowded(
-                x_px[1:],
-                y_px[1:],
-                series[-1].source_sky_adu[1:],
-                pixels.stars(frames[index]),
-                radius_px=radii.of_frame(night.typical).radius_px,
-                fwhm_px=night.median_fwhm_px,
-            )
-            crowding = [before or words for before, words in zip(crowding, found, strict=True)]
+    for index in sorted({night.typical, night.sharpest}):
+        x_px, y_px = night.predicted(index)
+        found = crowded(
+            x_px[1:],
+            y_px[1:],
+            series[index].source_sky_adu[1:],
+            pixels.stars(frames[index]),
+            radius_px=radii.of_frame(night.typical).radius_px,
+            fwhm_px=night.median_fwhm_px,
+        )
+        crowding = [before or words for before, words in zip(crowding, found, strict=True)]
     places = {record.file: night.predicted(i) for i, (_, record, _) in enumerate(solved)}
     observatory.status.record_target_places(
         observation, {file: (float(x[0]), float(y[0])) for file, (x, y) in places.items()}
@@ -235,6 +250,39 @@ class _Radii:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What is made of frames, one by one: arrays out of a frame's pixels.
+
+    `needs` tells of a frame all that they depend on beside its pixels.
+    """
+
+    name: str
+    needs: Callable[[int], tuple[object, ...]]
+    make: Callable[[int, FloatArray, NDArray[np.uint8]], Columns]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stars:
+    """Stars to be measured, by right ascension: a chart's order changes with its magnitudes.
+
+    `places`: where each of those asked for is among them.
+    """
+
+    ra_deg: FloatArray
+    dec_deg: FloatArray
+    places: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, ra_deg: FloatArray, dec_deg: FloatArray) -> "_Stars":
+        order = np.lexsort((dec_deg, ra_deg))
+        return cls(ra_deg=ra_deg[order], dec_deg=dec_deg[order], places=np.argsort(order))
+
+    def as_asked(self, columns: Columns) -> Columns:
+        """Return arrays whose first axis is the stars in the order that was asked for."""
+        return {name: values[self.places] for name, values in columns.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Night:
     """What is measured, and by what: the frames, the stars' places, the detector's numbers.
 
@@ -242,6 +290,7 @@ class _Night:
     """
 
     pixels: CalibratedFrames
+    kept: KeptArrays
     solved: Solved
     facts: DetectorFacts
     settings: PhotometrySettings
@@ -264,7 +313,16 @@ class _Night:
 
     @property
     def median_fwhm_px(self) -> float:
-        return float(np.median(self.fwhm_px))
+        return usual_fwhm_px(self.fwhm_px)
+
+    def width_px(self, index: int) -> float:
+        """Return the FWHM that a frame's stars are looked for with: that of its detections.
+
+        It is the frame's own: the fitted one comes from another frame, which need not always be
+        the same.
+        """
+        detected_px = self.solved[index][1].fwhm_median_px
+        return in_tenths(detected_px or float(self.fwhm_px[index]))
 
     @property
     def n_field(self) -> int:
@@ -301,69 +359,139 @@ class _Night:
                 hot_pixels.cure(image, mask, hot, jd=jd, exposure_s=frame.exposure_s)
             yield index, (image, mask)
 
-    def measure(
-        self, index: int, image: FloatArray, mask: NDArray[np.uint8], aperture: Aperture
-    ) -> StarMeasurements:
-        x_px, y_px = self.predicted(index)
-        return measure_stars(
-            image,
-            mask,
-            x_px,
-            y_px,
-            aperture=aperture,
-            gain_e_adu=self.gain_e_adu,
-            read_noise_e=self.read_noise_e,
-            recentre_limit_px=self._recentre_limit_px(index),
-            dark_e_px=float(self.dark_e_px[index]),
-            solution=self.solved[index][2],
-            fwhm_px=float(self.fwhm_px[index]),
-            centroid=self.settings.centroid,
+    def measured(
+        self, radii: _Radii, hot: HotPixels | None
+    ) -> tuple[list[StarMeasurements], list[StarSums]]:
+        """Return, of every frame, T1 and the candidates, and the light of the field's stars."""
+        stars, field = _Stars.of(self.ra_deg, self.dec_deg), _Stars.of(*self.field)
+        works = [self._measuring(stars, radii, hot)]
+        if self.n_field:
+            works.append(self._summing(field, lambda i: _one_radius(radii.of_frame(i)), hot))
+        series, *sums = self.of_frames(range(len(self.solved)), hot, *works)
+        return (
+            [StarMeasurements(**stars.as_asked(columns)) for columns in series],
+            [StarSums(**field.as_asked(columns)) for columns in (sums[0] if sums else [])],
         )
-
-    def sum_field(
-        self, index: int, image: FloatArray, mask: NDArray[np.uint8], aperture: Aperture
-    ) -> StarSums:
-        radius_px = np.array([aperture.radius_px])
-        return self._sum(index, image, mask, self.field, radius_px, aperture)
 
     def sum_all(
         self,
-        index: int,
-        image: FloatArray,
-        mask: NDArray[np.uint8],
-        radii_px: FloatArray,
-        annulus: Aperture,
-    ) -> StarSums:
-        """Return the light of `all_places` in several apertures."""
-        return self._sum(index, image, mask, self.all_places, radii_px, annulus)
+        frames: Sequence[int],
+        hot: HotPixels | None,
+        radii_of: Callable[[int], tuple[FloatArray, Aperture]],
+    ) -> list[StarSums]:
+        """Return the light of `all_places` in several apertures, of each of the frames.
 
-    def _sum(
-        self,
-        index: int,
-        image: FloatArray,
-        mask: NDArray[np.uint8],
-        places: tuple[FloatArray, FloatArray],
-        radii_px: FloatArray,
-        annulus: Aperture,
-    ) -> StarSums:
-        return sum_stars(
-            image,
-            mask,
-            *project(self.solved[index][2], *places),
-            radii_px=radii_px,
-            sky_inner_px=annulus.sky_inner_px,
-            sky_outer_px=annulus.sky_outer_px,
-            gain_e_adu=self.gain_e_adu,
-            read_noise_e=self.read_noise_e,
-            recentre_limit_px=self._recentre_limit_px(index),
-            dark_e_px=float(self.dark_e_px[index]),
-            fwhm_px=float(self.fwhm_px[index]),
-            centroid=self.settings.centroid,
+        `radii_of` a frame gives the radii and the annulus.
+        """
+        stars = _Stars.of(*self.all_places)
+        (sums,) = self.of_frames(frames, hot, self._summing(stars, radii_of, hot))
+        return [StarSums(**stars.as_asked(columns)) for columns in sums]
+
+    def of_frames(
+        self, frames: Sequence[int], hot: HotPixels | None, *works: _Work
+    ) -> list[list[Columns]]:
+        """Return what each of the works makes of each of the frames, made now or kept from before.
+
+        Only frames of which something is missing are read.
+        """
+        keys = [[self._key(work, index) for index in frames] for work in works]
+        found = [[self.kept.get(key) for key in of_work] for of_work in keys]
+        to_read = [at for at in range(len(frames)) if any(made[at] is None for made in found)]
+        pixels = self.stream([frames[at] for at in to_read], hot)
+        for at, (index, (image, mask)) in zip(to_read, pixels, strict=True):
+            for work, of_work, made in zip(works, keys, found, strict=True):
+                if made[at] is None:
+                    new = work.make(index, image, mask)
+                    self.kept.put(of_work[at], new)
+                    made[at] = new
+        return [[columns for columns in made if columns is not None] for made in found]
+
+    def _key(self, work: _Work, index: int) -> str:
+        frame, _, solution = self.solved[index]
+        pixels = self.pixels.key(frame)
+        return content_key(
+            MEASURING_RULES, work.name, pixels, dump_json(solution), *work.needs(index)
         )
+
+    def _hot_near(
+        self, index: int, hot: HotPixels | None, stars: _Stars, outer_px: float
+    ) -> tuple[NDArray[Any], ...]:
+        """Return (x, y, counts taken off) of the hot pixels that the stars may meet on a frame."""
+        if hot is None or not len(hot):
+            return ()
+        reach_px = outer_px + 3.0 * (self._recentre_limit_px(index) + self.width_px(index))
+        x_px, y_px = project(self.solved[index][2], stars.ra_deg, stars.dec_deg)
+        near = np.zeros(len(hot), bool)
+        for x, y in zip(x_px, y_px, strict=True):
+            near |= (np.abs(hot.x - x) <= reach_px) & (np.abs(hot.y - y) <= reach_px)
+        exposure_s = self.solved[index][0].exposure_s
+        taken_adu = hot.excess_adu(float(self.times.jd_utc[index]), exposure_s)
+        return hot.x[near], hot.y[near], taken_adu[near]
+
+    def _by(self, index: int) -> dict[str, Any]:
+        """Return the numbers that the light of a frame's stars is measured with."""
+        return {
+            "gain_e_adu": self.gain_e_adu,
+            "read_noise_e": self.read_noise_e,
+            "recentre_limit_px": self._recentre_limit_px(index),
+            "dark_e_px": float(self.dark_e_px[index]),
+            "fwhm_px": self.width_px(index),
+            "centroid": self.settings.centroid,
+        }
+
+    def _measuring(self, stars: _Stars, radii: _Radii, hot: HotPixels | None) -> _Work:
+        def needs(index: int) -> tuple[object, ...]:
+            aperture = radii.of_frame(index)
+            near = self._hot_near(index, hot, stars, aperture.sky_outer_px)
+            by = dump_json(aperture), dump_json(self._by(index))
+            return stars.ra_deg, stars.dec_deg, *by, *near
+
+        def make(index: int, image: FloatArray, mask: NDArray[np.uint8]) -> Columns:
+            solution = self.solved[index][2]
+            return _columns(
+                measure_stars(
+                    image,
+                    mask,
+                    *project(solution, stars.ra_deg, stars.dec_deg),
+                    aperture=radii.of_frame(index),
+                    solution=solution,
+                    **self._by(index),
+                )
+            )
+
+        return _Work(name="stars", needs=needs, make=make)
+
+    def _summing(
+        self,
+        stars: _Stars,
+        radii_of: Callable[[int], tuple[FloatArray, Aperture]],
+        hot: HotPixels | None,
+    ) -> _Work:
+        def needs(index: int) -> tuple[object, ...]:
+            radii_px, annulus = radii_of(index)
+            near = self._hot_near(index, hot, stars, annulus.sky_outer_px)
+            by = dump_json(annulus), dump_json(self._by(index))
+            return stars.ra_deg, stars.dec_deg, radii_px, *by, *near
+
+        def make(index: int, image: FloatArray, mask: NDArray[np.uint8]) -> Columns:
+            radii_px, annulus = radii_of(index)
+            return _columns(
+                sum_stars(
+                    image,
+                    mask,
+                    *project(self.solved[index][2], stars.ra_deg, stars.dec_deg),
+                    radii_px=radii_px,
+                    sky_inner_px=annulus.sky_inner_px,
+                    sky_outer_px=annulus.sky_outer_px,
+                    **self._by(index),
+                )
+            )
+
+        return _Work(name="sums", needs=needs, make=make)
 
     def _recentre_limit_px(self, index: int) -> float:
         limit_px = self.settings.recentre_limit_px
-        return limit_px if limit_px is not None else float(self.fwhm_px[index])
+        return float(limit_px) if limit_px is not None else self.width_px(index)
 
     def flagged(self, measured: StarMeasurements, radii: _Radii) -> StarMeasurements:
         """Return the measurements of T1 and the candidates with what the frames say of them."""
@@ -433,6 +561,14 @@ class _Night:
         )
 
 
+def _columns(measured: StarMeasurements | StarSums) -> Columns:
+    return {field.name: getattr(measured, field.name) for field in fields(measured)}
+
+
+def _one_radius(aperture: Aperture) -> tuple[FloatArray, Aperture]:
+    return np.array([aperture.radius_px]), aperture
+
+
 def _field_places(
     observatory: Observatory,
     pixels: CalibratedFrames,
@@ -450,7 +586,7 @@ def _field_places(
     """
     settings = observatory.settings
     frame, _, solution = solved[typical_frame(fwhm_px)]
-    median_fwhm_px = float(np.median(fwhm_px))
+    median_fwhm_px = usual_fwhm_px(fwhm_px)
     usual = aperture_of(settings.photometry, median_fwhm_px)
     known = candidates.known_variables or ()
     wanted = settings.magnitudes.max_field_stars
@@ -495,8 +631,11 @@ def _choose_radii(night: _Night, hot: HotPixels | None) -> _Radii:
             notes = (_scan_words(scan, fwhm_px, len(night.solved)),)
     if not settings.follow_fwhm:
         return _Radii(aperture=aperture, scan=scan, notes=notes)
-    multiple = aperture.radius_px / fwhm_px
-    per_frame = [_aperture(settings, multiple * float(one), float(one)) for one in night.fwhm_px]
+    least_px = settings.min_radius_px
+    per_frame = [
+        scaled_aperture(aperture, float(one) / fwhm_px, min_radius_px=least_px)
+        for one in night.fwhm_px
+    ]
     return _Radii(
         aperture=aperture,
         per_frame_px=np.array(
@@ -530,7 +669,7 @@ def _scan_words(scan: ApertureScan, fwhm_px: float, n_frames: int) -> str:
 def _scan(night: _Night, usual: Aperture, hot: HotPixels | None) -> ApertureScan | None:
     """Return how well each radius of the configured range does; None: too few stars to say.
 
-    Costs a pass over the frames, of which no pixels are kept.
+    Costs a pass over the frames.
     """
     settings, fwhm_px = night.settings, night.median_fwhm_px
     unknown = np.full((len(night.solved), night.ra_deg.size), np.nan)
@@ -543,16 +682,17 @@ def _scan(night: _Night, usual: Aperture, hot: HotPixels | None) -> ApertureScan
         neighbour_px=float(away_px[0]),
     )
     frames = _scanned_frames(night)
-    source, n_sky_px, bad = [], [], []
-    for index, (image, mask) in night.stream(frames, hot):
-        follows = float(night.fwhm_px[index]) / fwhm_px if settings.follow_fwhm else 1.0
+
+    def radii_of(index: int) -> tuple[FloatArray, Aperture]:
+        follows = night.width_px(index) / fwhm_px if settings.follow_fwhm else 1.0
         scaled_px = np.maximum(radii_px * follows, settings.min_radius_px)
-        annulus = _aperture(settings, float(scaled_px[-1]), fwhm_px * follows)
-        sums = night.sum_all(index, image, mask, scaled_px, annulus)
-        source.append(sums.source_sky_adu)
-        n_sky_px.append(sums.n_sky_px)
-        bad.append((sums.flags & (Flag.SATURATED | Flag.NON_LINEAR | Flag.UNMEASURED)) != 0)
-    light = np.where(np.stack(bad), np.nan, np.stack(source))
+        return scaled_px, _aperture(settings, float(scaled_px[-1]), fwhm_px * follows)
+
+    sums = night.sum_all(frames, hot, radii_of)
+    unusable = Flag.SATURATED | Flag.NON_LINEAR | Flag.UNMEASURED
+    light = np.stack(
+        [np.where((one.flags & unusable) != 0, np.nan, one.source_sky_adu) for one in sums]
+    )
     of_t1 = light[:, 0, radii_px.size // 2]
     like_adu = float(np.median(of_t1[np.isfinite(of_t1)])) if np.isfinite(of_t1).any() else np.nan
     lonely = ~apertures.is_blended(away_px, radius_px=usual.radius_px, fwhm_px=fwhm_px)
@@ -561,7 +701,7 @@ def _scan(night: _Night, usual: Aperture, hot: HotPixels | None) -> ApertureScan
         return apertures.best_signal(
             radii_px,
             light[:, judges],
-            np.stack(n_sky_px)[:, judges],
+            np.stack([one.n_sky_px for one in sums])[:, judges],
             sky_rms_adu=np.array(
                 [night.pixels.stars(night.solved[index][0]).sky_rms_adu for index in frames]
             ),
@@ -579,17 +719,10 @@ def _scan(night: _Night, usual: Aperture, hot: HotPixels | None) -> ApertureScan
 
 def _scanned_frames(night: _Night) -> list[int]:
     """Return the frames to choose the radius on, in time order."""
-    n_frames = len(night.solved)
     if night.settings.aperture == "snr":
         usual_first = np.argsort(np.abs(night.fwhm_px - night.median_fwhm_px), kind="stable")
         return sorted(int(index) for index in usual_first[:SNR_FRAMES])
-    return _spread(n_frames, MAX_SCANNED_FRAMES)
-
-
-def _spread(n_frames: int, at_most: int) -> list[int]:
-    """Return at most so many frames, evenly spread over the night."""
-    places = np.linspace(0, n_frames - 1, min(n_frames, at_most)).round()
-    return [int(place) for place in places]
+    return spread(night.times.jd_utc, MAX_SCANNED_FRAMES)
 
 
 # ------------------------------------------------------------------------------------ hot pixels
@@ -598,8 +731,8 @@ def _spread(n_frames: int, at_most: int) -> list[int]:
 def _hot_pixels(observatory: Observatory, reduction: Reduction, night: _Night) -> HotPixels | None:
     """Return the hot pixels that a star meets and that add a known, steady count.
 
-    A tenth of the frames is read for it, at most twelve; none where no star meets such a pixel, or
-    the night is short: there they stay bad.
+    Up to ten frames are read for it; none where no star meets such a pixel, or the night is short:
+    there they stay bad.
     """
     chosen, n_frames = reduction.choice.bad_pixels, len(night.solved)
     if chosen is None or n_frames < MIN_FRAMES_FOR_HOT_PIXELS:
@@ -614,27 +747,42 @@ def _hot_pixels(observatory: Observatory, reduction: Reduction, night: _Night) -
     )
     if not x_px.size:
         return None
-    least, most = HOT_PIXEL_FRAMES
-    frames = _spread(n_frames, min(max(n_frames // 10, least), most))
-    samples, exposure_s, sky_rms_adu = [], [], []
-    for index, (image, mask) in night.stream(frames, None):
-        frame, stars = night.solved[index][0], night.pixels.stars(night.solved[index][0])
-        fwhm_px = float(night.fwhm_px[index])
-        samples.append(
-            hot_pixels.excess_adu(
-                image, mask, x_px, y_px, stars, places_px=where[index], fwhm_px=fwhm_px
-            )
-        )
-        exposure_s.append(frame.exposure_s)
-        sky_rms_adu.append(stars.sky_rms_adu)
+    frames = spread(night.times.jd_utc, HOT_PIXEL_FRAMES)
+    (samples,) = night.of_frames(frames, None, _sampling(night, x_px, y_px))
     return hot_pixels.steady(
         x_px,
         y_px,
-        np.stack(samples),
+        np.stack([columns["excess_adu"] for columns in samples]),
         jd=night.times.jd_utc[frames],
-        exposure_s=np.array(exposure_s),
-        sky_rms_adu=float(np.median(sky_rms_adu)),
+        exposure_s=np.array([night.solved[index][0].exposure_s for index in frames]),
+        sky_rms_adu=float(
+            np.median([night.pixels.stars(night.solved[i][0]).sky_rms_adu for i in frames])
+        ),
     )
+
+
+def _sampling(night: _Night, x_px: NDArray[np.intp], y_px: NDArray[np.intp]) -> _Work:
+    """Return the work that takes of each frame what hot pixels have above their surroundings."""
+    places = night.all_places
+
+    def needs(index: int) -> tuple[object, ...]:
+        ra_deg, dec_deg = (np.sort(one) for one in places)
+        return LOOK_RULES, x_px, y_px, ra_deg, dec_deg, night.width_px(index)
+
+    def make(index: int, image: FloatArray, mask: NDArray[np.uint8]) -> Columns:
+        frame, _, solution = night.solved[index]
+        excess_adu = hot_pixels.excess_adu(
+            image,
+            mask,
+            x_px,
+            y_px,
+            night.pixels.stars(frame),
+            places_px=project(solution, *places),
+            fwhm_px=night.width_px(index),
+        )
+        return {"excess_adu": excess_adu}
+
+    return _Work(name="hot pixels", needs=needs, make=make)
 
 
 def _cured_words(hot: HotPixels | None) -> list[str]:
@@ -724,27 +872,18 @@ def night_profile(
     solved: Solved,
     facts: DetectorFacts,
     settings: PhotometrySettings,
+    kept: KeptArrays | None = None,
 ) -> tuple[FrameProfile, int]:
     """Return the profile of the first frame that allows a fit, and which one that is.
 
-    A frame with elongated stars serves only where all the others tried are no better.
+    A frame with elongated stars serves only where all the others tried are no better. A fit that
+    is among those `kept` is not made again.
     """
     elongated, failures = None, []
     for index, (frame, _, _) in enumerate(solved[: settings.psf_frames_tried]):
-        image, mask = pixels.read(frame)
-        try:
-            profile = fit_frame_profile(
-                image,
-                mask,
-                pixels.stars(frame),
-                gain_e_adu=facts.gain_e_adu.value if facts.gain_e_adu else None,
-                linearity_adu=facts.linearity_adu.value,
-                peak_min_adu=settings.psf_peak_min_adu,
-                peak_max_adu=settings.psf_peak_max_adu,
-                stop_adu=facts.stop_adu,
-            )
-        except BadPsf as failure:
-            failures.append(str(failure))
+        profile = _profile_of(pixels, frame, facts, settings, kept)
+        if isinstance(profile, str):
+            failures.append(profile)
             continue
         if not profile.elongated:
             return profile, index
@@ -754,6 +893,39 @@ def night_profile(
     raise BadPsf(f"none of {len(failures)} frames has a good star profile; first: {failures[0]}")
 
 
+def _profile_of(
+    pixels: CalibratedFrames,
+    frame: ReducedFrame,
+    facts: DetectorFacts,
+    settings: PhotometrySettings,
+    kept: KeptArrays | None,
+) -> FrameProfile | str:
+    """Return the profile of a frame, or why there is none."""
+    by: dict[str, Any] = {
+        "gain_e_adu": facts.gain_e_adu.value if facts.gain_e_adu else None,
+        "linearity_adu": facts.linearity_adu.value,
+        "peak_min_adu": settings.psf_peak_min_adu,
+        "peak_max_adu": settings.psf_peak_max_adu,
+        "stop_adu": facts.stop_adu,
+    }
+    key = ""
+    if kept is not None:
+        key = content_key(PROFILE_RULES, LOOK_RULES, "profile", pixels.key(frame), dump_json(by))
+        if (known := kept.get(key)) is not None:
+            text = str(known["text"][0])
+            return load_json(FrameProfile, text) if "is_good" in known else text
+    image, mask = pixels.read(frame)
+    try:
+        profile = fit_frame_profile(image, mask, pixels.stars(frame), **by)
+    except BadPsf as failure:
+        if kept is not None:
+            kept.put(key, {"text": np.array([str(failure)])})
+        return str(failure)
+    if kept is not None:
+        kept.put(key, {"text": np.array([dump_json(profile)]), "is_good": np.array([True])})
+    return profile
+
+
 def _frame_fwhm(solved: Solved, profile: FrameProfile, reference: int) -> FloatArray:
     """Return every frame's FWHM: the fitted one, carried by the detections' from frame to frame."""
     detected = np.array([s.fwhm_median_px or np.nan for _, s, _ in solved])
@@ -761,9 +933,26 @@ def _frame_fwhm(solved: Solved, profile: FrameProfile, reference: int) -> FloatA
     return np.where(np.isfinite(fwhm_px), fwhm_px, profile.fwhm_px)
 
 
+def usual_fwhm_px(fwhm_px: FloatArray) -> float:
+    """Return the night's median FWHM as its stars are measured with."""
+    return in_tenths(float(np.median(fwhm_px)))
+
+
 def typical_frame(fwhm_px: FloatArray) -> int:
-    """Return the frame nearest the night's median FWHM."""
-    return int(np.argmin(np.abs(fwhm_px - np.median(fwhm_px))))
+    """Return the first frame with the night's median FWHM, or nearest to it."""
+    widths_px = np.array([in_tenths(one) for one in fwhm_px])
+    return int(np.argmin(np.abs(widths_px - usual_fwhm_px(fwhm_px)).round(6)))
+
+
+def _midnight_jd(jd_utc: FloatArray, site: Site) -> float:
+    """Return the site's local midnight of a night: the epoch to which its stars have moved."""
+    east_d = site.longitude_deg / 360.0
+    return float(np.floor(np.median(jd_utc) + east_d)) + 0.5 - east_d
+
+
+def _kept_directory(observatory: Observatory, observation: Observation) -> Path:
+    """Return where the measurements of single frames are kept."""
+    return observatory.layout.observation_dir(observation) / "measured"
 
 
 def _sharpest_frame(

@@ -9,9 +9,10 @@ import contextlib
 import logging
 import secrets
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +25,17 @@ from wombat_dagster.stages.calibrator import (
     known_look,
     look_at,
     look_path,
+    pixels_key,
 )
-from wombat_dagster.store.frames import CardContent, UnreadableFrame, read_reduced, replace_wcs
+from wombat_dagster.store.frames import (
+    CardContent,
+    UnreadableFrame,
+    read_header,
+    read_reduced,
+    replace_wcs,
+    with_cards,
+    without_wcs,
+)
 from wombat_dagster.store.staging import Staging, staged
 
 log = logging.getLogger(__name__)
@@ -137,13 +147,23 @@ class CalibratedFrames:
             look = look_at(self._calibrator, raw, pixels, path)
         return look.stars
 
+    def key(self, frame: ReducedFrame) -> str:
+        """Return a name for the pixels of a frame and their mask, by all that they depend on."""
+        raw = replace(self._raw[frame.raw], pixel_hash=frame.raw_hash)
+        cleans = self._observatory.settings.calibration.cosmic_rays
+        return pixels_key(raw, self._reduction.choice, self._reduction.detector, cleans=cleans)
+
     @contextlib.contextmanager
     def file(self, frame: ReducedFrame) -> Iterator[Path]:
-        """Give a file of a frame for a program to read: the kept one, or one for the time being."""
+        """Give a file of a frame for a program to read: the kept one, or one for the time being.
+
+        No earlier plate solution is in it, which the program might start from.
+        """
         if frame.path is not None:
             path = self._kept(frame)
             if not path.exists():
                 self._make_again(frame, f"{path.name} is gone")
+            self.write_solution(frame, {})
             yield path
             return
         directory = self._observatory.layout.observation_dir(self._observation)
@@ -155,11 +175,15 @@ class CalibratedFrames:
             path.unlink(missing_ok=True)
 
     def write_solution(self, frame: ReducedFrame, cards: Mapping[str, CardContent]) -> None:
-        """Put a plate solution into the header of a frame that is kept."""
+        """Put a plate solution into the header of a frame that is kept; no cards: take it out.
+
+        A header that says the same is left alone: the whole file would have to be copied.
+        """
         if frame.path is None:
             return
         try:
-            replace_wcs(self._kept(frame), cards)
+            if not _says(self._kept(frame), cards):
+                replace_wcs(self._kept(frame), cards)
         except UnreadableFrame as damage:
             self._make_again(frame, str(damage))
             replace_wcs(self._kept(frame), cards)
@@ -192,3 +216,10 @@ class CalibratedFrames:
 
     def _raw_path(self, frame: ReducedFrame) -> Path:
         return self._observatory.layout.raw_path(frame.raw)
+
+
+def _says(path: Path, cards: Mapping[str, CardContent]) -> bool:
+    """Tell whether the plate solution in a frame's header is that of `cards`."""
+    stored = [str(card) for card in read_header(path).cards]
+    others = Counter(without_wcs(tuple(stored)))
+    return Counter(stored) - others == Counter(with_cards((), cards))

@@ -7,8 +7,10 @@ whoever measures. How a frame is calibrated is in `calibrator`, the formulas in 
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Container, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -40,6 +42,8 @@ from wombat_dagster.stages.calibrator import (
 from wombat_dagster.stages.choice import choose_calibration, left_out_lights, usable_lights
 from wombat_dagster.stages.masters import NOISE_NEGLECTED
 from wombat_dagster.stages.pixels import in_order, staging_of
+from wombat_dagster.store.arrays import KeptArrays, content_key
+from wombat_dagster.store.disks import is_no_room
 from wombat_dagster.store.frames import UnreadableFrame
 from wombat_dagster.store.layout import frame_labels
 from wombat_dagster.store.raw_frames import SECTIONS_CONFIGURED
@@ -49,6 +53,8 @@ log = logging.getLogger(__name__)
 
 UNCALIBRATED = "nothing to calibrate with"
 MAX_NAMED = 20  # frames in one note
+SKY_RULES = "1"  # goes up when the noise of the same sky would come out otherwise
+SKY_GAIN_STEP = 0.15  # of the gain, which the sky tells to a tenth or so
 
 LeftOut = list[tuple[str, str]]
 
@@ -82,20 +88,19 @@ def reduce_observation(
         bias_read_noise_adu=choice.bias.read_noise_adu if choice.bias else None,
     )
     wants_gain = facts_of(lights, []).gain_e_adu is None
-    looks = _first_looks(observatory, observation, calibrator, lights, left_out, pixels=wants_gain)
-    readable, extremes, n_stars, sky_noise = [], [], [], []
-    previous: NDArray[Any] | None = None
+    sky = _SkyNoise(observatory, observation, calibrator) if wants_gain else None
+    wanted = sky.wanted(lights) if sky is not None else set()
+    looks = _first_looks(observatory, observation, calibrator, lights, left_out, pixels=wanted)
+    readable, extremes, n_stars = [], [], []
     for frame, seen, counts in looks:
         readable.append(frame)
         extremes.append(seen.extremes)
         n_stars.append(len(seen.stars))
-        if wants_gain:
-            if previous is not None and counts is not None:
-                sky_noise.append(detector.sky_noise(previous, counts))
-            previous = counts
+        if sky is not None:
+            sky.add(frame, counts)
     if not readable:
         raise NoFrames(f"0 of {len(lights)} frames could be read: {left_out[-1][1]}")
-    facts = facts_of(readable, extremes, sky_gain=detector.gain_of_sky(sky_noise))
+    facts = facts_of(readable, extremes, sky_gain=sky.gain() if sky is not None else None)
     reduced = _reduced(observatory, observation, calibrator, readable, facts, left_out)
     if not reduced:
         raise NoFrames(f"0 of {len(lights)} frames could be read again: {left_out[-1][1]}")
@@ -166,16 +171,18 @@ def _first_looks(
     lights: Sequence[RawFrame],
     left_out: LeftOut,
     *,
-    pixels: bool,
+    pixels: Container[str],
 ) -> Iterator[tuple[RawFrame, Look, NDArray[Any] | None]]:
     """Yield every frame that can be read, in time order, with what is seen at first look.
 
-    The counts themselves come along when `pixels` are wanted; without them a frame that was looked
-    at before is not read. What cannot be read goes to `left_out`.
+    The counts themselves come along for the paths in `pixels`; another frame that was looked at
+    before is not read. What cannot be read goes to `left_out`.
     """
     layout = observatory.layout
     looks = {f.path: look_path(observatory, observation, calibrator.choice, f) for f in lights}
-    to_read = [layout.raw_path(f.path) for f in lights if pixels or not looks[f.path].exists()]
+    to_read = [
+        layout.raw_path(f.path) for f in lights if f.path in pixels or not looks[f.path].exists()
+    ]
 
     staged = set(to_read)  # every one of them must be taken
     with staging_of(observatory, to_read) as staging:
@@ -192,8 +199,10 @@ def _first_looks(
             except UnreadableFrame as error:
                 return error.reason
             except OSError as error:
+                if is_no_room(error):  # for what is kept of the look: the frame is none the worse
+                    raise
                 return str(error)
-            return seen, raw.counts if pixels else None
+            return seen, raw.counts if frame.path in pixels else None
 
         for frame, seen in zip(lights, in_order(look, lights), strict=True):
             if isinstance(seen, str):
@@ -201,6 +210,70 @@ def _first_looks(
             else:
                 log.debug("%s looked at", frame.path)
                 yield frame, *seen
+
+
+class _SkyNoise:
+    """What the sky of every two consecutive frames says of the gain; kept from run to run."""
+
+    def __init__(
+        self, observatory: Observatory, observation: Observation, calibrator: Calibrator
+    ) -> None:
+        self._observatory, self._calibrator = observatory, calibrator
+        self._kept = KeptArrays(observatory.layout.observation_dir(observation) / "sky")
+        self._noise: list[NDArray[Any]] = []
+        self._previous: tuple[RawFrame, NDArray[Any] | None] | None = None
+
+    @staticmethod
+    def _key(first: RawFrame, second: RawFrame) -> str:
+        pair = [(f.pixel_hash, f.overscan, f.trim) for f in (first, second)]
+        return content_key(SKY_RULES, pair)
+
+    def wanted(self, lights: Sequence[RawFrame]) -> set[str]:
+        """Return the paths of the frames whose pixels will be asked for."""
+        new = [pair for pair in pairwise(lights) if self._kept.get(self._key(*pair)) is None]
+        return {frame.path for pair in new for frame in pair}
+
+    def add(self, frame: RawFrame, counts: NDArray[Any] | None) -> None:
+        """Take the next frame; `counts` None: they are read if they are wanted after all."""
+        before, self._previous = self._previous, (frame, counts)
+        if before is None:
+            return
+        key = self._key(before[0], frame)
+        known = self._kept.get(key)
+        if known is None:  # also where a frame between the two could not be read
+            try:
+                first = self._read(before[0]) if before[1] is None else before[1]
+                second = self._read(frame) if counts is None else counts
+            except (UnreadableFrame, OSError):
+                return  # gone since it was looked at; that is said when it is to be calibrated
+            known = {"noise": detector.sky_noise(first, second)}
+            self._kept.put(key, known)
+        self._noise.append(known["noise"])
+
+    def _read(self, frame: RawFrame) -> NDArray[Any]:
+        return self._calibrator.read(frame, self._observatory.layout.raw_path(frame.path)).counts
+
+    def gain(self) -> Sourced | None:
+        """Return the gain, None where the sky does not tell it.
+
+        In round steps, to about as well as it is known: a frame more mostly leaves it as it is.
+        """
+        self._kept.remove_others()
+        found = detector.gain_of_sky(self._noise)
+        if found is None:
+            return None
+        return Sourced(value=in_round_steps(found.value, SKY_GAIN_STEP), source=found.source)
+
+
+def in_round_steps(value: float, relative: float) -> float:
+    """Return a positive number in the largest step of 1, 2 or 5 that is no more than a part of it.
+
+    34.6 with 0.15 is in steps of 5: 35.
+    """
+    power = math.floor(math.log10(relative * value))
+    multiple = max(m for m in (1, 2, 5) if m * 10.0**power <= relative * value)
+    n_steps = round(value / (multiple * 10.0**power))
+    return float(f"{n_steps * multiple}e{power}")
 
 
 def _reduced(
@@ -211,14 +284,22 @@ def _reduced(
     facts: DetectorFacts,
     left_out: LeftOut,
 ) -> list[ReducedFrame]:
-    """Return the calibrated frames, written to disk when they are to be kept."""
+    """Return the calibrated frames, written to disk when they are to be kept.
+
+    One that lies there as it would be written is left alone, the plate solution in its header too.
+    """
     layout = observatory.layout
     labels = frame_labels(frame.path for frame in frames)
     paths = {f.path: layout.reduced_path(observation, labels[f.path]) for f in frames}
     failures: dict[str, str] = {}
     is_kept = observatory.settings.calibration.keep_reduced
     if is_kept:
-        with staging_of(observatory, [layout.raw_path(f.path) for f in frames]) as staging:
+
+        def is_made(frame: RawFrame) -> bool:
+            return calibrator.has_made(frame, paths[frame.path], facts)
+
+        to_make = [f for f, made in zip(frames, in_order(is_made, frames), strict=True) if not made]
+        with staging_of(observatory, [layout.raw_path(f.path) for f in to_make]) as staging:
 
             def write(frame: RawFrame) -> str | None:
                 try:
@@ -228,7 +309,7 @@ def _reduced(
                     return str(error)
                 return None
 
-            for frame, failure in zip(frames, in_order(write, frames), strict=True):
+            for frame, failure in zip(to_make, in_order(write, to_make), strict=True):
                 if failure is not None:
                     failures[frame.path] = failure
                 log.debug("%s reduced", frame.path)

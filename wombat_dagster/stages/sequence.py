@@ -171,7 +171,7 @@ def _chart(observatory: Observatory, request: ChartRequest) -> CompSequence:
         vizier = Vizier(settings.aavso, observatory.layout.cache, settings.comps.fallback)
         try:
             chart = vizier.chart(*asked)
-        except (VspUnavailable, BadRequest) as also:
+        except VspUnavailable as also:
             raise VspUnavailable(f"{away}; {also}") from also
         log.warning("VSP is away, %s serves: %s", chart.source, away)
         return replace(chart, notes=(*chart.notes, str(away)))

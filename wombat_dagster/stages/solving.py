@@ -39,6 +39,7 @@ from wombat_dagster.solvers.ladder import (
     solve_frame,
     with_analysis,
 )
+from wombat_dagster.stages.calibrator import look_path
 from wombat_dagster.stages.pixels import CalibratedFrames, in_order
 from wombat_dagster.store import headers
 from wombat_dagster.store.frames import UnreadableFrame, read_header
@@ -65,7 +66,7 @@ def solve_observation(
 ) -> tuple[FrameSolution, ...]:
     """Solve every reduced frame, in time order, and write rows of ``WCS`` and header cards.
 
-    A frame solved before, with the same pixels, is not solved again.
+    A frame solved before, with the same calibrated pixels, is not solved again.
 
     Raises
     ------
@@ -95,14 +96,17 @@ def _record(
     reduction: Reduction,
     solved: tuple[FrameSolution, ...],
 ) -> None:
-    """Write the solutions into the reduced frames' headers and into ``WCS``."""
+    """Write the solutions into the reduced frames' headers and into ``WCS``.
+
+    What an earlier run found of a frame that now has none is taken out.
+    """
     width, height = reduction.group.width_px, reduction.group.height_px
     pixels = CalibratedFrames(observatory, observation, reduction)
     centres = {}
 
     def write(record: FrameSolution, frame: ReducedFrame) -> None:
-        if record.solution is not None:
-            pixels.write_solution(frame, record.solution.header_cards())
+        found = record.solution
+        pixels.write_solution(frame, {} if found is None else found.header_cards())
 
     for record, _ in zip(solved, in_order(write, solved, reduction.frames), strict=True):
         if record.solution is not None:
@@ -145,9 +149,10 @@ class _Night:
         }
 
     def _pixels_key(self, frame: ReducedFrame) -> str:
-        """Return what is the same for the same pixels: a trim moves all of them."""
-        trim = self._raw[frame.raw].trim
-        return f"{frame.raw_hash} {trim}" if trim else frame.raw_hash
+        """Return what is the same for the same calibrated pixels, which show the same stars."""
+        raw, choice = self._raw[frame.raw], self._reduction.choice
+        look = look_path(self._observatory, self._observation, choice, raw)
+        return f"{frame.raw_hash} {look.stem}"
 
     def _fallback_position(self) -> tuple[float, float] | None:
         """Return the target's place when a frame's header names none."""

@@ -24,6 +24,7 @@ from wombat_dagster.stages.check_history import (
 )
 from wombat_dagster.stages.coefficients import StoredCoefficients, coefficients_of
 from wombat_dagster.stages.siblings import COEFFICIENTS, sibling_versions
+from wombat_dagster.stages.triage import audit_words
 from wombat_dagster.store.tables import UnreadableProduct
 
 
@@ -73,6 +74,7 @@ def standard_magnitudes_of(
         sibling_versions=inputs,
         notes=(
             *magnitudes.notes,
+            *audit_words(observatory, observation.key),
             *lost,
             *(f"coefficient not used: {words}" for words in stored.left_out),
             *change_of_check_star(before, table),

@@ -70,14 +70,11 @@ class CompChoices:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(schema.connect(self.path)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+        with (
+            contextlib.closing(schema.connect(self.path)) as connection,
+            schema.transaction(connection, self.path),
+        ):
+            yield connection
 
 
 def _where(names: Collection[str]) -> str:

@@ -30,6 +30,7 @@ from astropy.io.fits.verify import VerifyError
 from numpy.typing import NDArray
 
 from wombat_dagster.store import headers
+from wombat_dagster.store.disks import disk_full, is_no_room
 
 Image = NDArray[Any]
 MaskImage = NDArray[np.uint8]
@@ -478,16 +479,22 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     A killed program leaves the old file or the new one, never half of one; hidden files are never
     scanned. Nothing waits for the disk: after a power cut the file may be empty or damaged, so this
-    is for what can be made again and shows its damage when read.
+    is for what can be made again and shows its damage when read. Raises `DiskFull` for a disk
+    without room.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("wb") as handle:
-            yield handle
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as handle:
+                yield handle
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if is_no_room(error):
+            raise disk_full(path) from None
         raise
 
 

@@ -35,6 +35,8 @@ MASTER_NAME = re.compile(r"^m(?P<kind>bias|flat|dark)(?P<rest>.*)$", re.IGNORECA
 GROUP_SUFFIX = re.compile(r"_\d+x\d+_bin\d+(x\d+)?$")
 MAX_DEPTH = 10  # directories below the data root; links can multiply paths without end
 JOURNAL = PurePosixPath(".wombat/moves.jsonl")  # under the data root
+MASTERS = "masters"  # directory of them in a night's products
+OF_PRODUCTS = "products"  # begins the path of a master that lies there: no night is called so
 
 # Directory names of the single filters people use; anything else names a program or a series.
 # fmt: off
@@ -80,24 +82,35 @@ def _is_hidden(name: str) -> bool:
 def _entries(directory: Path) -> list[os.DirEntry[str]]:
     """Return what is visible in a directory, real entries before links, then by name.
 
-    Nothing when it is gone, or closed to us. Any other error is raised: a disk that fails for a
-    moment must not look empty.
+    Nothing when it is gone. Any other error is raised: a disk that fails for a moment, or a
+    directory that is closed to us, must not look empty.
     """
     try:
         with os.scandir(directory) as listing:
             visible = [entry for entry in listing if not _is_hidden(entry.name)]
     except OSError as error:
-        if error.errno in _NOT_THERE | _NOT_FOR_US:
+        if error.errno in _NOT_THERE:
             return []
         raise
     return sorted(visible, key=lambda entry: (entry.is_symlink(), entry.name))
+
+
+def _entries_if_open(directory: Path) -> list[os.DirEntry[str]]:
+    """Do as `_entries`, with nothing where the directory is closed to us."""
+    try:
+        return _entries(directory)
+    except OSError as error:
+        if error.errno in _NOT_FOR_US:
+            return []
+        raise
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:  # where it cannot be told, listing it says why
-        return error.errno not in _NOT_THERE | _NOT_FOR_US
+        is_closed_file = error.errno in _NOT_FOR_US and FITS_NAME.search(entry.name) is not None
+        return not is_closed_file and error.errno not in _NOT_THERE
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -105,7 +118,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
     except OSError as error:
-        if error.errno in _NOT_THERE | _NOT_FOR_US:
+        if error.errno in _NOT_THERE:
             return None
         raise
     return (status.st_dev, status.st_ino) if status.st_ino else None
@@ -167,7 +180,7 @@ def night_directories(data_root: Path) -> tuple[NightDirectory, ...]:
     """Return the nights directly below the data root, by date, then name."""
     nights = [
         NightDirectory(name=entry.name, date=date, path=data_root / entry.name)
-        for entry in _entries(data_root)
+        for entry in _entries_if_open(data_root)
         if (date := parse_night_date(entry.name)) is not None
         and _is_directory(entry)
         and _is_storable(data_root / entry.name)
@@ -177,7 +190,7 @@ def night_directories(data_root: Path) -> tuple[NightDirectory, ...]:
 
 def has_entries(data_root: Path) -> bool:
     """Return whether anything lies in the data root: not so where a disk is not mounted."""
-    return bool(_entries(data_root))
+    return bool(_entries_if_open(data_root))
 
 
 def kind_of_directory(name: str) -> FrameKind | None:
@@ -460,6 +473,29 @@ def _is_unchanged(before: RawFrame, raw: _RawFile, night: NightDirectory) -> boo
     return (status.st_size, status.st_mtime_ns) == (before.size_bytes, before.mtime_ns)
 
 
+def change_since(frame: RawFrame, path: Path) -> str | None:
+    """Return in words what became of a raw file since it was looked at; None: it is the same.
+
+    Nor is anything said of one that cannot be seen: reading it tells why.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    if status.st_size != frame.size_bytes:
+        words = f"size {frame.size_bytes} → {status.st_size} bytes"
+    elif frame.mtime_ns not in {0, status.st_mtime_ns}:  # 0: a migration has forgotten it
+        words = f"written {_utc(frame.mtime_ns)} → {_utc(status.st_mtime_ns)}"
+    else:
+        return None
+    return f"changed since it was looked at ({words}); the next look takes the new file"
+
+
+def _utc(time_ns: int) -> str:
+    when = dt.datetime.fromtimestamp(time_ns / 1e9, tz=dt.UTC)
+    return when.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", " UTC")
+
+
 def _judged_together(
     frames: Sequence[RawFrame], settings_of_camera: SettingsOfCamera
 ) -> dict[str, RawFrame]:
@@ -567,10 +603,10 @@ class NightSignatures:
         return {"": self.calibration or "none", **self.targets}
 
 
-def signature(files: Iterable[Path]) -> str:
+def signature(files: Iterable[Path], *, root: Path | None = None) -> str:
     """Return a short hash of names, sizes and times: equal while nothing is being copied.
 
-    Directories do not count, so that sorting flats does not unsettle a night.
+    With `root` the directories below it count, too: frames that were moved are looked at again.
     """
     lines: set[str] = set()
     for path in files:
@@ -578,7 +614,8 @@ def signature(files: Iterable[Path]) -> str:
             status = path.stat()
         except OSError:
             continue  # gone between listing and looking: the next tick sees it gone
-        lines.add(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n")
+        name = path.name if root is None else path.relative_to(root)
+        lines.add(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n")
     digest = hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
@@ -586,7 +623,8 @@ def signature(files: Iterable[Path]) -> str:
 def night_signatures(night: NightDirectory) -> NightSignatures:
     """Return the signatures of a night's calibrations and of each of its targets.
 
-    No file is opened. Masters do not count, so that making one does not unsettle the night.
+    No file is opened. Masters do not count, nor do directories of calibrations, so that making
+    masters and sorting flats do not unsettle the night. The night's own name does.
     """
     calibration: list[Path] = []
     targets: dict[str, list[Path]] = defaultdict(list)
@@ -596,8 +634,10 @@ def night_signatures(night: NightDirectory) -> NightSignatures:
         elif raw.target is not None and _is_storable(raw.path):
             targets[raw.target].append(raw.path)
     return NightSignatures(
-        calibration=signature(calibration) if calibration else None,
-        targets={target: signature(files) for target, files in targets.items()},
+        calibration=f"{night.name}: {signature(calibration)}" if calibration else None,
+        targets={
+            target: signature(files, root=night.path.parent) for target, files in targets.items()
+        },
     )
 
 
@@ -629,14 +669,31 @@ class Layout:
         Raises ValueError when it would leave the root, and is no master that the observer supplies.
         """
         path = Path(relative)
+        if relative.startswith(f"{OF_PRODUCTS}/"):
+            return self.product_file(relative.removeprefix(f"{OF_PRODUCTS}/"))
         is_supplied = any(path.is_relative_to(place) for place in self.supplied)
         if is_supplied and ".." not in path.parts and "\0" not in relative:
             return path
         return _below(self.data, relative)
 
     def master_words(self, path: Path) -> str:
-        """Return a master's path as the database holds it: absolute when not below the data."""
+        """Return a master's path as the database holds it.
+
+        Relative to the data; ``products/20251015/masters/mbias.fits`` where the data cannot be
+        written; absolute when it is neither.
+        """
+        if path.parent.name == MASTERS and path.is_relative_to(self.products):
+            return f"{OF_PRODUCTS}/{self.relative_to_products(path)}"
         return self.relative_to_data(path) if path.is_relative_to(self.data) else path.as_posix()
+
+    def masters_dir(self, date: dt.date) -> Path:
+        """Return where the masters of a night go whose directory cannot be written."""
+        return self.night_products_dir(f"{date:%Y%m%d}") / MASTERS
+
+    def master_places(self, date: dt.date) -> tuple[Path, ...]:
+        """Return where masters of a night may lie, for `find_masters`: its directories first."""
+        nights = [night.path for night in night_directories(self.data) if night.date == date]
+        return (*nights, self.masters_dir(date))
 
     def product_file(self, relative: str) -> Path:
         """Return the file of a path relative to the products, `ReducedFrame.path` for one."""
@@ -783,7 +840,8 @@ class FoundMaster:
 def find_masters(night_dir: Path) -> tuple[FoundMaster, ...]:
     """Return the masters of a night: in its directory, and in Bias, Flat and Dark.
 
-    Filter and exposure are the header's, else what the name says (``mflatV``, ``mdark180``).
+    `night_dir` is one of `Layout.master_places`. Filter and exposure are the header's, else what
+    the name says (``mflatV``, ``mdark180``). Raises OSError when a directory is closed to us.
     """
     return tuple(_found_master(path) for path in _master_files(night_dir))
 
@@ -892,7 +950,7 @@ def library_files(settings: Settings) -> tuple[LibraryFile, ...]:
         return (*entries, LibraryFile(path=directory, kind=None, reason=gone))
     found = [
         _named_master(directory / entry.name)
-        for entry in _entries(directory)
+        for entry in _entries_if_open(directory)
         if FITS_NAME.search(entry.name)
         and not _is_directory(entry)
         and directory / entry.name not in named

@@ -23,6 +23,17 @@ def held(path: Path) -> Iterator[None]:
             _left(handle)
 
 
+def is_held(path: Path) -> bool:
+    """Tell whether somebody holds the lock `path`."""
+    if not path.exists():
+        return False
+    with path.open("ab") as handle:
+        if not _taken(handle):
+            return True
+        _left(handle)
+    return False
+
+
 if sys.platform != "win32":
     import fcntl
 

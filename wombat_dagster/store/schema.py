@@ -8,11 +8,14 @@ both mean "not done yet".
 import datetime as dt
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
+
+from wombat_dagster.store.disks import database_full
 
 BUSY_TIMEOUT_S = 60.0
 WAL_RETRY_S = 0.02
@@ -196,7 +199,7 @@ def m006_what_was_begun(db: Database) -> None:
     db.conn.execute(
         "CREATE TABLE stage_run (id INTEGER PRIMARY KEY, key TEXT NOT NULL, asset TEXT NOT NULL,"
         " run_id TEXT NOT NULL, why TEXT, begun_utc TEXT NOT NULL, ended_utc TEXT, ending TEXT,"
-        " reason TEXT, inputs TEXT NOT NULL)"
+        " reason TEXT, inputs TEXT NOT NULL, software TEXT)"
     )
     db.conn.execute("CREATE INDEX stage_run_of ON stage_run (key, asset, id)")
     db.conn.execute(
@@ -216,12 +219,41 @@ def m006_what_was_begun(db: Database) -> None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection to the database at `path`: WAL, patient, in autocommit mode."""
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    connection.row_factory = sqlite3.Row
-    _use_wal(connection)
-    connection.execute("PRAGMA synchronous = NORMAL")
-    return connection
+    """Return a connection to the database at `path`: WAL, patient, in autocommit mode.
+
+    Raises `DiskFull` where there is no room for what SQLite keeps beside it.
+    """
+    with _room_for(path):
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        _use_wal(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Do all of it or nothing, at once: ``BEGIN IMMEDIATE``. Raises `DiskFull`."""
+    with _room_for(path):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # a full disk has ended it already
+                connection.execute("ROLLBACK")
+            raise
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        full = database_full(error, path)
+        if full is None:
+            raise
+        raise full from None
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
@@ -252,16 +284,11 @@ def migrate(path: Path) -> Path | None:
         db = Database(connection)
         if not migrations.pending(db):
             return None
-        connection.execute("BEGIN IMMEDIATE")  # one process at a time; the others then find it done
-        try:
+        with transaction(connection, path):  # one process at a time; the others find it done
             backup = None
             if migrations.pending(db):
                 backup = _backup(path) if migrations.applied(db) else None
                 migrations.apply(db)
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
         return backup
     finally:
         connection.close()
@@ -269,8 +296,11 @@ def migrate(path: Path) -> Path | None:
 
 def _backup(path: Path) -> Path:
     """Copy the database, through a connection of its own: the migrating one holds the lock."""
-    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
-    backup = path.with_name(f"{path.name}.{stamp}.backup")
+    now = dt.datetime.now(dt.UTC)
+    backup = path.with_name(f"{path.name}.{now:%Y%m%dT%H%M%SZ}.backup")
+    while backup.exists():  # the clock was set back
+        now += dt.timedelta(seconds=1)
+        backup = path.with_name(f"{path.name}.{now:%Y%m%dT%H%M%SZ}.backup")
     with closing(connect(path)) as source, closing(sqlite3.connect(backup)) as copy:
         source.backup(copy)
     return backup

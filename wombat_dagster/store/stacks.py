@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wombat_dagster.store import frames, headers
+from wombat_dagster.store.disks import is_no_room
 from wombat_dagster.store.frames import UnreadableFrame
 
 Image = NDArray[Any]
@@ -138,6 +139,8 @@ class FrameStack:
                     frame = _stored_pixels(path, scratch / f"{number}", descriptors)
                     self._frames.append(self._checked(frame))
                 except (UnreadableFrame, OSError) as error:
+                    if is_no_room(error):  # of the scratch disk: says nothing of the frame
+                        raise
                     self.unreadable[number] = str(error)
             self._stack = stack.pop_all()
         return self

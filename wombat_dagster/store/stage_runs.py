@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wombat_dagster.store import schema
+from wombat_dagster.store.software import software_at_work
 
 MADE = "made"
 FAILED = "failed"
@@ -38,6 +39,7 @@ class StageRun:
     ending: str | None
     reason: str | None
     inputs: Mapping[str, str]
+    software: Mapping[str, str] | None  # versions by name; None: older than this was kept
 
     @property
     def is_broken(self) -> bool:
@@ -67,10 +69,13 @@ class StageRuns:
         """Note that a stage begins, and with what; return the number to end it by."""
         with self._connected() as connection:
             cursor = connection.execute(
-                "INSERT INTO stage_run (key, asset, run_id, why, begun_utc, inputs)"
-                " VALUES (?,?,?,?,?,?)",
-                (key, asset, run_id, why, _now(), json.dumps(dict(inputs))),
-            )
+                "INSERT INTO stage_run (key, asset, run_id, why, begun_utc, inputs, software)"
+                " VALUES (?,?,?,?,?,?,?)",
+                (
+                    key, asset, run_id, why, _now(), json.dumps(dict(inputs)),
+                    json.dumps(software_at_work()),
+                ),
+            )  # fmt: skip
             assert cursor.lastrowid is not None
             return cursor.lastrowid
 
@@ -87,13 +92,11 @@ class StageRuns:
 
     def confirm(self, confirmed: Mapping[int, Mapping[str, str]]) -> None:
         """Write other inputs to rows, by number: what changed makes no difference to them."""
-        with self._connected() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._connected() as connection, schema.transaction(connection, self._path):
             connection.executemany(
                 "UPDATE stage_run SET inputs = ? WHERE id = ?",
                 [(json.dumps(dict(inputs)), number) for number, inputs in confirmed.items()],
             )
-            connection.execute("COMMIT")
 
     def latest(self, key: str | None = None) -> dict[str, dict[str, StageRun]]:
         """Return the last row of every stage, by partition key and asset (only of `key`)."""
@@ -157,4 +160,5 @@ def _stage_run(row: sqlite3.Row) -> StageRun:
         ending=row["ending"],
         reason=row["reason"],
         inputs=json.loads(row["inputs"]),
+        software=json.loads(row["software"]) if row["software"] else None,
     )

@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import json
+import re
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -104,14 +105,8 @@ class StatusDatabase:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+        with self._reading() as connection, schema.transaction(connection, self.path):
+            yield connection
 
     # ------------------------------------------------------------------------------- phase 1
 
@@ -232,14 +227,21 @@ class StatusDatabase:
             (refused if frame.reason else usable)[unit] += 1
             nights[unit] = min(frame.night_directory, nights.get(unit, frame.night_directory))
         rows = connection.execute("SELECT date, target, filter, key FROM target").fetchall()
-        keys = {(row["date"], row["target"], row["filter"]): row["key"] for row in rows}
+        keys = {
+            (row["date"], row["target"], row["filter"]): row["key"]
+            for row in rows
+            if _is_key_of(row["key"], row["date"])  # else a person has edited one of the two
+        }
         slugs = _slugs_in_use(keys)
         for unit in sorted(nights):
             date, target, filter = unit
             if unit not in keys:
                 keys[unit] = _key(date, target, filter, slugs)
                 connection.execute(
-                    "INSERT INTO target (date, target, filter, night, key) VALUES (?,?,?,?,?)",
+                    "INSERT INTO target (date, target, filter, night, key) VALUES (?,?,?,?,?)"
+                    " ON CONFLICT (key) DO UPDATE SET date = excluded.date,"
+                    " target = excluded.target, filter = excluded.filter"
+                    " ON CONFLICT (date, target, filter) DO UPDATE SET key = excluded.key",
                     (*unit, nights[unit], keys[unit]),
                 )
             connection.execute(
@@ -290,7 +292,7 @@ class StatusDatabase:
         """Return every row of `target`, by date, target and filter."""
         with self._reading() as connection:
             rows = connection.execute("SELECT * FROM target ORDER BY date, target, filter")
-            return [_target_row(row) for row in rows]
+            return [_target_row(row) for row in rows if _is_key_of(row["key"], row["date"])]
 
     def target_row(self, key: str) -> TargetRow:
         """Return the row of the observation `key`.
@@ -694,6 +696,7 @@ def _carry_decisions_over(
                 )
 
 
+_KEY = re.compile(r"\d{8}__(?:(?!__)[A-Za-z0-9.+_-])+__(?:(?!__)[A-Za-z0-9.+_-])+")
 _STATUS_COLUMNS = {"proc_bias", "proc_flat", "proc_dark", "proc", "apphot", "reason"}
 
 
@@ -739,6 +742,11 @@ def _target_row(row: sqlite3.Row) -> TargetRow:
         changed_since=row["changed_since"],
         retired_utc=row["retired_utc"],
     )
+
+
+def _is_key_of(key: str, date: str) -> bool:
+    """Tell whether `key` is one of ours, of a night of `date`."""
+    return _KEY.fullmatch(key) is not None and key.startswith(f"{date.replace('-', '')}__")
 
 
 def _slugs_in_use(keys: Mapping[tuple[str, str, str], str]) -> dict[str, dict[str, str]]:

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wombat_dagster import domain
 from wombat_dagster.science import apertures
@@ -21,7 +23,17 @@ def test_small_stars_keep_a_gap_and_enough_sky():
     """1 px: radius 2.5, gap 5 gives 7.5; 6.8 is inside that, so √(7.5² + 4·2.5²) = 9.01388."""
     got = apertures.choose_aperture(1.0)
     assert (got.radius_px, got.sky_inner_px) == (2.5, 7.5)
-    assert got.sky_outer_px == pytest.approx(9.013878)
+    assert got.sky_outer_px == 9.1
+
+
+@given(st.floats(0.8, 15.0), st.floats(0.5, 4.0), st.floats(0.5, 12.0))
+def test_radii_are_tenths_and_leave_a_gap_and_enough_sky(fwhm_px, radius_fwhm, inner_fwhm):
+    got = apertures.choose_aperture(fwhm_px, radius_fwhm=radius_fwhm, sky_inner_fwhm=inner_fwhm)
+    radii = np.array([got.radius_px, got.sky_inner_px, got.sky_outer_px])
+    assert 10 * radii == pytest.approx(np.round(10 * radii), abs=1e-9)
+    assert got.radius_px == pytest.approx(max(radius_fwhm * fwhm_px, 2.5), abs=0.0501)
+    assert got.sky_inner_px >= got.radius_px + 5.0 - 1e-9
+    assert got.sky_outer_px**2 - got.sky_inner_px**2 >= 4 * got.radius_px**2 - 1e-6
 
 
 @pytest.mark.parametrize("fwhm_px", [math.nan, math.inf, 0.0])

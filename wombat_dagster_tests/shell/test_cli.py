@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from wombat_dagster import config
-from wombat_dagster.cli import main, toml_text
+from wombat_dagster.cli import main
 from wombat_dagster.domain import Coefficient, FrameKind
 from wombat_dagster.jobs import OBSERVATION_ASSETS
 from wombat_dagster.products import PRODUCTS, read_product
@@ -16,6 +16,7 @@ from wombat_dagster.simulate.aavso import Service
 from wombat_dagster.store.coefficients import record_coefficients
 from wombat_dagster.store.status import StatusDatabase
 from wombat_dagster.store.tables import UnreadableProduct
+from wombat_dagster.toml_text import toml_text
 
 FIRST_V = "20251014__SV_Wom__V"
 LONG_REASON = (
@@ -349,4 +350,4 @@ def test_magnitudes_made_anew_are_counted_and_shown(wombat, place):
     assert ended.exit_code == 0, ended.output
     assert "magnitudes made anew: 1 observation." in ended.stdout
     assert "SV Wom" in ended.stdout
-    assert "No observation is unfinished." in wombat("run", config_file=file).stdout
+    assert wombat("run", config_file=file).stdout == "Nothing to do.\n"

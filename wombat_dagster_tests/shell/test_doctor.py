@@ -7,8 +7,8 @@ from click.testing import CliRunner
 
 from wombat_dagster import config, doctor
 from wombat_dagster.cli import main
-from wombat_dagster.doctor import Verdict
 from wombat_dagster.domain import FrameKind, Site
+from wombat_dagster.findings import Verdict
 from wombat_dagster.simulate.aavso import Service
 from wombat_dagster.simulate.astap_database import write_astap_database, write_wide_database
 from wombat_dagster.solvers.astap import Astap

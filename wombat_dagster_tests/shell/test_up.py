@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from wombat_dagster import config, processes
+from wombat_dagster import config, orphans, processes
+from wombat_dagster.cli import main
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sessions and signals are POSIX's")
 PATIENCE_S = 90.0
@@ -78,8 +79,14 @@ def test_a_signal_takes_the_whole_tree_down(started, place):
     assert f"http://127.0.0.1:{port}" in wait_for_line(process, "wombat is up")
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info") as answer:
         assert answer.status == 200
-    servers = children_of(process.pid)
+    record = orphans.last_up(place.root)
+    assert record.lives
+    assert record.pid == str(process.pid)
+    servers = {int(name.partition(":")[0]) for name in record.servers}
     assert len(servers) == 2
+    assert servers < children_of(process.pid)  # and the watcher
+    with pytest.raises(processes.NotRunning, match=f"already since .*127.0.0.1:{port}"):
+        processes.up(place.root, host="127.0.0.1", port=free_port(), on_ready=print)
     # The web server answers when its code server is there: more than the two leaders live.
     assert sum(session in servers for session in sessions().values()) > len(servers)
 
@@ -89,7 +96,7 @@ def test_a_signal_takes_the_whole_tree_down(started, place):
     assert process.returncode == 0, said
     assert b"Stopped." in said
     assert not servers & set(sessions().values())
-    assert (place.root / ".dagster_state").is_dir()
+    assert orphans.last_up(place.root) is None
     assert not processes.is_taken("127.0.0.1", port)
 
 
@@ -131,7 +138,68 @@ def test_a_port_in_use_is_refused_before_anything_starts(tmp_path):
         port = holder.getsockname()[1]
         with pytest.raises(processes.NotRunning, match=f"port {port}"):
             processes.up(tmp_path, host="127.0.0.1", port=port, on_ready=print)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in (tmp_path / processes.STATE).iterdir()] == [processes.LOCK]
+
+
+def test_the_lock_of_a_killed_one_is_taken_over(tmp_path):
+    state = tmp_path / processes.STATE
+    state.mkdir()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    record = orphans.UpRecord(
+        process=f"{dead.pid}:0", servers=(), since_utc="2025-10-15T20:00:00Z", address="http://x"
+    )
+    (state / orphans.RECORD).write_bytes(record.content())
+    (state / processes.LOCK).touch()
+    with (
+        processes._alone(tmp_path),
+        pytest.raises(processes.NotRunning, match="already"),
+        processes._alone(tmp_path),
+    ):
+        pass
+
+
+def test_killed_itself_it_takes_its_servers_with_it(tmp_path):
+    """``kill -9`` leaves no time to end anything: the watcher does, children included."""
+    (tmp_path / processes.STATE).mkdir()
+    script = f"""
+import os, pathlib, time
+from wombat_dagster import processes
+watcher = processes._start_watcher()
+command = ["sh", "-c", "sleep 600 & wait"]
+server = processes._start("daemon", command, pathlib.Path({str(tmp_path)!r}), dict(os.environ))
+processes._tell(watcher, f"watch {{server.process.pid}}")
+print(server.process.pid, watcher.pid, flush=True)
+time.sleep(600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    server, watcher = map(int, process.stdout.readline().split())
+    until_s = time.monotonic() + PATIENCE_S
+    while list(sessions().values()).count(server) < 2:  # the shell and its child
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    while {server, watcher} & set(sessions().values()):
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "another with its number"])
+def test_what_a_killed_one_left_is_ended_and_nothing_else(tmp_path, is_ours):
+    (tmp_path / processes.STATE).mkdir()
+    server = processes._start("daemon", ["sleep", "600"], tmp_path, dict(os.environ))
+    name = orphans.named(server.process.pid)
+    record = orphans.UpRecord(
+        process="1:0",
+        servers=(name if is_ours else f"{server.process.pid}:0",),
+        since_utc="2025-10-15T20:00:00Z",
+        address="http://127.0.0.1:3000",
+    )
+    (tmp_path / processes.STATE / orphans.RECORD).write_bytes(record.content())
+    assert processes.end_leftovers(tmp_path) == (1 if is_ours else 0)
+    assert orphans.lives(name) is not is_ours
+    processes.stop([server])
 
 
 def test_what_does_not_obey_is_killed_with_its_children(tmp_path, monkeypatch):
@@ -164,3 +232,8 @@ def test_the_servers_listen_where_they_are_told():
     commands = processes.commands(Path("w.yaml"), host="::1", port=3)
     assert commands["webserver"][3:7] == ["--host", "::1", "--port", "3"]
     assert set(commands) == {"webserver", "daemon"}
+
+
+def test_nobody_else_reaches_the_web_server_unless_it_is_said():
+    hosts = [option.default for option in main.commands["up"].params if option.name == "host"]
+    assert hosts == ["127.0.0.1"]

@@ -10,6 +10,7 @@ from wombat_dagster.solvers.astap import Analysis
 from wombat_dagster.solvers.base import Reason, Reference, SolveOutcome
 from wombat_dagster.solvers.catalogue import CatalogueSolver
 from wombat_dagster.solvers.ladder import (
+    Patience,
     check_solution,
     first_good_frame,
     propagate_frame,
@@ -145,6 +146,45 @@ def test_a_timeout_forbids_neither_other_solvers_nor_a_rung_that_has_more_time(r
     frame = solve_frame(request_, astap=astap, embedded=embedded, solve_field=field, blind=True)
     field_rungs = ["7 solve-field", "7 solve-field, scale"]
     assert rungs(frame) == ["1 hinted", "7 embedded", *field_rungs, "8 blind"]
+
+
+def test_a_program_that_hangs_is_left_alone_after_two_frames(request_):
+    """Twice a frame, with more time, then never again; the reason stands in the attempts."""
+    astap, patience = FakeSolver([failed(Reason.TIMEOUT, "killed after 60 s")]), Patience()
+    embedded = FakeSolver([failed(Reason.NO_MATCH)], name="catalogue")
+    frames = [
+        solve_frame(request_, astap=astap, embedded=embedded, blind=True, patience=patience)
+        for _ in range(5)
+    ]
+    assert [options.timeout_s for options in astap.asked] == [None, 300.0] * 2
+    for frame in frames[2:]:
+        of_astap = [one for one in frame.attempts if one.solver == "astap"]
+        assert [(one.outcome, one.message, one.seconds) for one in of_astap] == [
+            ("timeout", "not asked: on 2 frames before it only ran out of time", None)
+        ]
+        assert len([one for one in frame.attempts if one.solver == "catalogue"]) == 2
+
+
+def test_an_answer_between_two_time_outs_keeps_a_program_in_the_game(request_, truth):
+    astap, patience = FakeSolver([failed(Reason.TIMEOUT)]), Patience()
+    slow, other = failed(Reason.TIMEOUT), failed(Reason.NO_MATCH)
+    for answers in ([slow], [other, slow], [slow], [solved(truth)], [slow]):
+        astap.answers, astap.asked = answers, []
+        frame = solve_frame(request_, astap=astap, embedded=None, patience=patience)
+        assert len(astap.asked) == len(answers)
+        assert "not asked" not in frame.message
+
+
+def test_an_analysis_that_never_comes_is_not_waited_for_again():
+    class Mute:
+        n_asked = 0
+
+        def analyse(self, _image, _snr_min):
+            self.n_asked += 1
+
+    mute, patience = Mute(), Patience()
+    assert [patience.analysis(mute, "a.fits", 10.0) for _ in range(5)] == [None] * 5
+    assert mute.n_asked == 2
 
 
 def test_no_stars_by_astap_is_final_only_where_we_see_none_either(request_, sky):

@@ -1,6 +1,7 @@
 """Zero levels: pedestals of programs, frames that come calibrated, masters that know little."""
 
 import datetime as dt
+import os
 from dataclasses import fields
 from types import SimpleNamespace
 
@@ -20,7 +21,12 @@ from wombat_dagster.domain import (
 )
 from wombat_dagster.science.detector import central_half, raw_extremes
 from wombat_dagster.stages.calibrator import Calibrator, RawPixels, offset_adu
-from wombat_dagster.store.frames import array_hash, carried_cards, read_reduced
+from wombat_dagster.store.frames import (
+    UnreadableFrame,
+    array_hash,
+    carried_cards,
+    read_reduced,
+)
 
 GROUP = FrameGroup(width_px=4, height_px=3, binning="1x1", camera=None, readout=None)
 FACTS = DetectorFacts(
@@ -38,6 +44,11 @@ def light(**known):
         "exposure_s": 60.0, "start_utc": "2025-10-14T22:00:00", "pixel_hash": "ab12",
     }  # fmt: skip
     return RawFrame(**(frame | known))
+
+
+def looked_at(path):
+    status = path.stat()
+    return {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def counts(value, **more):
@@ -167,12 +178,41 @@ def test_overscan_and_trim_are_the_frame_s_own(tmp_path):
     path = tmp_path / "a.fits"
     fits.PrimaryHDU(raw).writeto(path)
     nothing = CalibrationChoice(bias=None, dark=None, flat=None, reasons=())
-    one = Calibrator(SimpleNamespace(), nothing)
-    frame = light(overscan="[1:2,1:3]", trim="[3:6,1:3]")
+    frame = light(overscan="[1:2,1:3]", trim="[3:6,1:3]", **looked_at(path))
+    layout = SimpleNamespace(raw_path=lambda _: path)
+    one = Calibrator(SimpleNamespace(layout=layout), nothing)
     image, mask = one.calibrate(frame, one.read(frame, path), FACTS)
     assert image.shape == (3, 4)
     assert (image == 800.0).all()
     assert not mask.any()
+
+
+@pytest.mark.parametrize("trim", [None, "[2:3,1:3]"])
+@pytest.mark.parametrize("size_matters", [True, False])
+def test_a_frame_replaced_after_the_scan_is_refused_and_nothing_is_written(
+    tmp_path, trim, size_matters
+):
+    """Whichever way it is read: some rows at a time, or whole."""
+    path, reduced = tmp_path / "a.fits", tmp_path / "reduced.fits"
+    fits.PrimaryHDU(np.full((3, 4), 1000, np.uint16)).writeto(path)
+    frame = light(trim=trim, **looked_at(path))
+    layout = SimpleNamespace(raw_path=lambda _: path)
+    settings = SimpleNamespace(calibration=SimpleNamespace(cosmic_rays=False))
+    nothing = CalibrationChoice(bias=None, dark=None, flat=None, reasons=())
+    one = Calibrator(SimpleNamespace(layout=layout, settings=settings), nothing)
+    one.reduce(frame, path, reduced, FACTS)
+    reduced.unlink()
+    shape = (3000, 4) if size_matters else (3, 4)
+    fits.PrimaryHDU(np.full(shape, 2000, np.uint16)).writeto(path, overwrite=True)
+    later_ns = frame.mtime_ns + 1_500_000_000
+    os.utime(path, ns=(later_ns, later_ns))
+    what = "size 5760 → 28800 bytes" if size_matters else "written .* UTC → .* UTC"
+    words = rf"changed since it was looked at \({what}\); the next look takes the new file"
+    with pytest.raises(UnreadableFrame, match=words):
+        one.reduce(frame, path, reduced, FACTS)
+    with pytest.raises(UnreadableFrame, match=words):
+        one.read(frame, path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_the_raw_frame_says_and_no_longer_holds_is_not_written(made, calibrated):

@@ -126,11 +126,7 @@ def test_fixed_radii_are_not_scanned(monkeypatch):
     assert (radii.aperture.radius_px, radii.per_frame_px, radii.scan) == (4.0, None, None)
 
 
-def test_frames_of_a_scan_are_spread_over_the_night():
-    assert photometry._spread(5, 150) == [0, 1, 2, 3, 4]
-    spread = photometry._spread(1000, 150)
-    assert (len(spread), spread[0], spread[-1]) == (150, 0, 999)
-    assert set(np.diff(spread)) <= {6, 7}
+def test_the_frames_of_the_usual_seeing_are_those_for_the_best_signal():
     seeing = np.array([3.0, 9.0, 3.1, 5.0, 3.2, 3.05, 2.0, 3.15])
     night = SimpleNamespace(
         settings=config.PhotometrySettings(aperture="snr"),
@@ -139,6 +135,15 @@ def test_frames_of_a_scan_are_spread_over_the_night():
         solved=[None] * 8,
     )
     assert photometry._scanned_frames(night) == [0, 2, 4, 5, 7]
+
+
+def test_a_night_has_one_midnight_whichever_of_its_frames_are_there():
+    """Local midnight in Japan, 135° east, is 15 h UT: JD .125 of the day that begins at noon."""
+    japan = Site(latitude_deg=35.0, longitude_deg=135.0)
+    evening, morning = 2460963.0 + 9.5 / 24 - 0.5, 2460963.0 + 20.5 / 24 - 0.5
+    midnight_jd = 2460963.0 + 15.0 / 24 - 0.5
+    for jd_utc in ([evening], [morning], [evening, morning]):
+        assert photometry._midnight_jd(np.array(jd_utc), japan) == pytest.approx(midnight_jd)
 
 
 # --------------------------------------------------------------------------------- flags
@@ -161,7 +166,7 @@ def a_night(frames, *, typical=0, sharpest=0, fwhm_px=(3.0, 5.0)):
     )  # fmt: skip
     ra_deg, dec_deg = sky(wcs, [50.0, 150.0], [50.0, 50.0])
     return photometry._Night(
-        pixels=SimpleNamespace(stars=lambda frame: frame),
+        pixels=SimpleNamespace(stars=lambda frame: frame), kept=None,
         solved=[
             (frame, SimpleNamespace(axis_ratio_median=ratio), wcs)
             for frame, ratio in zip(frames, (0.9, 0.6), strict=True)

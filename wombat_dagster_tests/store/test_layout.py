@@ -332,21 +332,48 @@ def test_a_failing_disk_is_no_empty_night(tmp_path, monkeypatch, broken):
     assert (first.frames, second.unseen, len(second.frames)) == ((), None, 1)
 
 
-@pytest.mark.parametrize("code", [errno.ENOENT, errno.EACCES])
-def test_a_directory_that_is_gone_or_closed_to_us_has_no_frames(tmp_path, monkeypatch, code):
-    for name in ("T", "U"):
-        put(tmp_path / "20251015" / "Light" / name / "a.fits")
+def closed(monkeypatch, name, code):
+    """Have every listing of a directory of that name fail: root may list any."""
     real = os.scandir
 
     def fail(path):
-        if Path(path).name == "T":
-            raise OSError(code, os.strerror(code))
+        if Path(path).name == name:
+            raise OSError(code, os.strerror(code), str(path))
         return real(path)
 
     monkeypatch.setattr(layout.os, "scandir", fail)
+
+
+def test_a_directory_that_is_gone_has_no_frames(tmp_path, monkeypatch):
+    for name in ("T", "U"):
+        put(tmp_path / "20251015" / "Light" / name / "a.fits")
+    closed(monkeypatch, "T", errno.ENOENT)
     (night,) = scan_data(tmp_path).nights
     assert night.unseen is None
     assert [frame.target for frame in night.frames] == ["U"]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("name", ["20251015", "Light", "T"])
+def test_of_a_night_with_a_directory_closed_to_us_nothing_is_known(
+    tmp_path, monkeypatch, name, code
+):
+    put(tmp_path / "20251015" / "Light" / "T" / "a.fits")
+    put(tmp_path / "20251016" / "Lights" / "U" / "a.fits")
+    closed(monkeypatch, name, code)
+    first, second = scan_data(tmp_path).nights
+    assert os.strerror(code) in first.unseen
+    assert str(tmp_path / "20251015") in first.unseen
+    assert (second.unseen, len(second.frames)) == (None, 1)
+    with pytest.raises(OSError, match=os.strerror(code)):
+        layout.night_signatures(first.directory)
+
+
+def test_a_data_directory_closed_to_us_is_taken_for_an_empty_one(tmp_path, monkeypatch):
+    put(tmp_path / "20251015" / "Light" / "T" / "a.fits")
+    closed(monkeypatch, tmp_path.name, errno.EACCES)
+    assert not layout.has_entries(tmp_path)
+    assert layout.night_directories(tmp_path) == ()
 
 
 def test_only_one_night_is_scanned_with_the_others_of_its_date(tmp_path):
@@ -703,6 +730,10 @@ def test_only_masters_that_are_supplied_are_read_from_outside_the_data(tmp_path)
     own = places.data / "20251015" / "mbias.fits"
     assert places.master_words(own) == "20251015/mbias.fits"
     assert places.raw_path("20251015/mbias.fits") == own
+    aside = places.masters_dir(dt.date(2025, 10, 15)) / "mbias.fits"
+    assert aside == places.products / "20251015" / "masters" / "mbias.fits"
+    assert places.master_words(aside) == "products/20251015/masters/mbias.fits"
+    assert places.raw_path(places.master_words(aside)) == aside
     for outside in (
         "/etc/passwd",
         f"{tmp_path}/else/other.fits",
