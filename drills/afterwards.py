@@ -324,15 +324,21 @@ def latencies_s(
 ) -> list[float]:
     """Return the time from the last byte of an arrival to its night's run, less the quiet time.
 
-    `arrivals`: the night and the time (s, Unix). Only of those whose run was asked for after them.
+    `arrivals`: the night and the time (s, Unix). Only of those whose run was asked for after them,
+    not of those for which one was waiting to begin.
     """
     asked = defaultdict(list)
-    for partition, job, _, at_s in runs_of_dagster(place):
-        if job == "night_job":
-            asked[partition].append(at_s)
+    with dagster_database(place, "runs.db") as connection:
+        rows = connection.execute(
+            "SELECT partition, create_timestamp, start_time FROM runs"
+            " WHERE pipeline_name = 'night_job' ORDER BY id"
+        )
+        for night, created, begun_s in rows:
+            created_s = dt.datetime.fromisoformat(created).replace(tzinfo=dt.UTC).timestamp()
+            asked[night].append((created_s, begun_s))
     found = []
     for night, arrived_s in arrivals:
-        after = [at_s for at_s in asked[night] if at_s > arrived_s]
-        if after:
-            found.append(min(after) - arrived_s - quiet_s)
+        after = [s for s, begun_s in asked[night] if begun_s is None or begun_s > arrived_s]
+        if after and after[0] > arrived_s:
+            found.append(after[0] - arrived_s - quiet_s)
     return found

@@ -400,7 +400,7 @@ def _decode(path: Path) -> None:
             picture.load()
     elif path.suffix == ".txt":
         path.read_text(encoding="utf-8")  # a log: its last line may have no end
-    elif path.suffix in {".csv", ".tbl", ".toml"}:
+    elif path.suffix in {".html", ".csv", ".tbl", ".toml"}:
         if not path.read_text(encoding="utf-8").endswith("\n"):
             raise ValueError("the last line has no end")
     else:
@@ -444,7 +444,7 @@ def fingerprint(place: Place) -> dict[str, str]:
         for row in rows:
             key, asset = row["key"], row["asset"]
             name = f"product {key} {asset}"
-            if asset in {"light_curve", "diagnostics"}:
+            if asset in {"light_curve", "diagnostics", "frame_triage"}:
                 prints[name] = _content(PRODUCTS[asset].path(observatory.layout, key).read_bytes())
             else:
                 value = read_product(observatory, asset, key)

@@ -38,7 +38,7 @@ import afterwards
 import small_night as sn
 from astropy.io import fits
 
-from wombat_dagster import runs
+from wombat_dagster import litter, orphans, runs
 from wombat_dagster.observatory import open_observatory
 from wombat_dagster.simulate.aavso import Service, StandInAavso
 from wombat_dagster.simulate.night import observable_start, simulate_night
@@ -72,6 +72,7 @@ QUIET_AFTER_S = 600.0  # that the end may take after the last arrival, and for e
 QUIET_A_NIGHT_S = 100.0
 SAY_S, MAX_WORDS = 60.0, 300
 MAX_BACKLOG = 14  # observations without an end and runs not over, before the next thing happens
+END_S = 5.0  # that processes may take to be gone after wombat up
 STEP_S = 120.0  # then it happens anyway
 TOML = """\
 [site]
@@ -338,7 +339,10 @@ class Year:
         self.happened.cpu_s += afterwards.cpu_s_of(tree)
         self._up.terminate()
         self._up.wait(timeout=60.0)
-        return not any(Path(f"/proc/{pid}").exists() for pid in tree)
+        until_s = time.monotonic() + END_S
+        while any(map(orphans.named, tree)) and time.monotonic() < until_s:
+            time.sleep(0.2)
+        return not any(map(orphans.named, tree))
 
     # ------------------------------------------------------------------------------- the script
 
@@ -528,6 +532,22 @@ def not_done(place: sn.Place) -> list[str]:
     return words
 
 
+def left_behind(place: sn.Place) -> list[str]:
+    """Print what killed writers left; return what ``wombat up`` would leave when it is old."""
+    found = sn.litter_of(place)
+    print(f"temporary files of killed writers: {len(found)}")
+    old_s = time.time() - 2 * litter.MIN_AGE_S
+    for path in (file for one in found for file in (one, *one.rglob("*"))):
+        os.utime(path, (old_s, old_s))
+    litter.clean_litter(open_observatory(place.config))
+    return [f"left behind: {path}" for path in found if path.exists() and holds_files(path)]
+
+
+def holds_files(path: Path) -> bool:
+    """Tell whether a path is a file, or a directory with files in it."""
+    return path.is_file() or any(one.is_file() for one in path.rglob("*"))
+
+
 def judge(year: Year, clean: sn.Place, store: Store, *, all_ended: bool) -> list[str]:
     """Print the figures; return the faults."""
     place, happened = year.place, year.happened
@@ -561,7 +581,7 @@ def judge(year: Year, clean: sn.Place, store: Store, *, all_ended: bool) -> list
         faults.append("raw files are not what they were")
     faults += sn.faults_of(place)
     faults += [f"{one} is not what its row says" for one in sn.ahead_of_rows(place)]
-    faults += [f"left behind: {path}" for path in sn.litter_of(place)]
+    faults += left_behind(place)
     n_runs = in_dagster.total()
     print(
         f"killed {happened.kills} times ({happened.processes_killed} processes), wombat up ended by"
@@ -647,7 +667,8 @@ def main() -> None:
             print(f"   FAULT {words}")
         print(f"{len(faults)} faults; {time.monotonic() - begun_s:.0f} s")
         if options.keep or faults:
-            shutil.copytree(home, root / "kept", symlinks=True)
+            without_sockets = shutil.ignore_patterns("tmp")
+            shutil.copytree(home, root / "kept", symlinks=True, ignore=without_sockets)
             print(f"everything is kept in {root}")
     if not faults and not options.keep:
         shutil.rmtree(root)

@@ -1,10 +1,12 @@
 """What should be true of a product afterwards, as Dagster asset checks that warn."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+from dagster_shared.utils.warnings import PreviewWarning
 
 from wombat_dagster.domain import (
     CalibrationChoice,
@@ -13,9 +15,15 @@ from wombat_dagster.domain import (
     FrameSolution,
     PhotometryTable,
     StandardMagnitudes,
+    not_of_the_aavso,
 )
+from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
 
 PRODUCT_CHECK = "has_product"
+NIGHTLY = frozenset(
+    {"raw_frames", "master_bias", "master_darks", "master_flats", "detector_noise", "bad_pixels"}
+)
+"""The assets of a night; all others are of an observation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,31 +100,43 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     ),
     "standard_magnitudes": (
         Check(name="check_star_in_control", description="T2 is as catalogued", fault=_held),
+        Check(
+            name="comps_from_aavso",
+            description="The comps are from a chart of the AAVSO's",
+            fault=lambda magnitudes: not_of_the_aavso(magnitudes.comp_source),
+        ),
     ),
 }
 """The checks of each asset beyond having a product."""
 
 
 def check_specs(asset: str) -> list[dg.AssetCheckSpec]:
-    """Return the specifications of the checks of `asset`."""
-    product = dg.AssetCheckSpec(
-        PRODUCT_CHECK, asset=asset, description="The stage ended with a product"
-    )
-    return [
-        product,
-        *(
-            dg.AssetCheckSpec(check.name, asset=asset, description=check.description)
-            for check in CHECKS.get(asset, ())
-        ),
-    ]
+    """Return the specifications of the checks of `asset`, one result kept per partition."""
+    partitions_def = NIGHTS if asset in NIGHTLY else OBSERVATIONS
+    with warnings.catch_warnings():  # Dagster 1.13 says that it may change: see pyproject.toml
+        warnings.simplefilter("ignore", PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                name, asset=asset, description=description, partitions_def=partitions_def
+            )
+            for name, description in _descriptions(asset).items()
+        ]
+
+
+def _descriptions(asset: str) -> dict[str, str]:
+    """Return what each check of `asset` is about, by its name."""
+    return {
+        PRODUCT_CHECK: "The stage ended with a product",
+        **{check.name: check.description for check in CHECKS.get(asset, ())},
+    }
 
 
 def no_product_results(asset_key: dg.AssetKey, words: str) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of every check of a product that was not made: Dagster wants them all."""
-    for spec in check_specs(asset_key.to_user_string()):
+    for name in _descriptions(asset_key.to_user_string()):
         yield dg.AssetCheckResult(
             asset_key=asset_key,
-            check_name=spec.name,
+            check_name=name,
             passed=False,
             severity=dg.AssetCheckSeverity.WARN,
             description=words,

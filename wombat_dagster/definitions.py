@@ -4,7 +4,7 @@ import dagster as dg
 
 from wombat_dagster.assets import astrometry, bad_pixels, calibration, masters, photometry, triage
 from wombat_dagster.io_managers import ProductIOManager
-from wombat_dagster.jobs import magnitudes_job, night_job, observation_job, stars_job
+from wombat_dagster.jobs import JOBS
 from wombat_dagster.resources import ObservatoryResource
 from wombat_dagster.sensors.data import data_sensor
 from wombat_dagster.sensors.recalibration import recalibration_sensor
@@ -16,7 +16,7 @@ defs = dg.Definitions(
     assets=dg.load_assets_from_modules(
         [masters, bad_pixels, calibration, astrometry, triage, photometry]
     ),
-    jobs=[night_job, observation_job, stars_job, magnitudes_job],
+    jobs=list(JOBS),
     sensors=[data_sensor, recalibration_sensor, recovery_sensor],
     resources={
         "observatory": _observatory,

@@ -419,3 +419,9 @@ def aavso(settings: config.Settings) -> Iterator[Finding]:
                 f"an outage is no error: what needs {name} waits as {word} and runs again later;"
                 " known stars and charts come from the cache",
             )
+    if settings.comps.fallback != "off" and (known := away(cache, "VizieR")) is not None:
+        yield warn(
+            "VizieR",
+            known.sentence(),
+            "it stands in for VSP ([comps] fallback): until one of them answers, novsp waits",
+        )

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -388,9 +388,22 @@ class CompStar:
         return None
 
 
+VSP: Final = "VSP"  # the source of a chart that is the AAVSO's
+
+
+def not_of_the_aavso(source: str | None) -> str | None:
+    """Return what to tell of comps from a catalogue; None of the AAVSO's, and of unknown ones."""
+    if source in (None, VSP):
+        return None
+    return f"comps from {source}, not the AAVSO's chart: done again when VSP is back"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompSequence:
-    """The photometry of one VSP chart. `fov_arcmin`, `maglimit`: as asked for."""
+    """The photometry of one chart. `fov_arcmin`, `maglimit`: as asked for.
+
+    `band_notes` is to be noted, by band, where magnitudes in that band are used.
+    """
 
     chart_id: str
     ra_deg: float
@@ -399,8 +412,9 @@ class CompSequence:
     maglimit: float
     stars: tuple[CompStar, ...]
     fetched_utc: str  # ISO 8601
-    source: str = "VSP"
+    source: str = VSP
     notes: tuple[str, ...] = ()
+    band_notes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Unused(StrEnum):
@@ -1044,6 +1058,7 @@ class PhotometryTable:
     dark_e_px: FloatArray | None = None  # shape (n_frames,), of each exposure; None: not known
     telescope_aperture_m: float | None = None
     site_elevation_m: float | None = None
+    comp_source: str | None = None  # of the chart: "VSP", "APASS DR9 (VizieR)"; None: not recorded
 
     def star_index(self, role: str) -> int | None:
         """Return the position of `role` among the apertures, None when it is absent."""
@@ -1149,6 +1164,8 @@ class StandardMagnitudes:
     camera: str | None = None
     check_reference_mag: float | None = None  # what T2 was judged against
     check_allowed_mag: float | None = None  # by how much it may differ from that
+    comp_source: str | None = None  # of the chart: "VSP", "APASS DR9 (VizieR)"; None: not recorded
+    made_with: Mapping[str, str] = field(default_factory=dict)  # masters, radii…; empty: unrecorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

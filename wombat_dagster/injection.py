@@ -56,6 +56,7 @@ from wombat_dagster.stages.standard import standard_magnitudes_of
 from wombat_dagster.store.coefficients import record_coefficients, stored_coefficients
 from wombat_dagster.store.frames import read_master, write_bytes_atomic
 from wombat_dagster.store.headers import section_bounds
+from wombat_dagster.store.layout import OF_PRODUCTS
 from wombat_dagster.store.tables import UnreadableProduct
 
 log = logging.getLogger(__name__)
@@ -403,6 +404,8 @@ def copy_world(
     data, layout = scratch.layout.data, observatory.layout
     for path in _calibration_files(observatory, filters):
         copy = data / path
+        if path.startswith(f"{OF_PRODUCTS}/"):  # a master of a night that cannot be written
+            copy = data / path.split("/")[1] / Path(path).name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(layout.raw_path(path), copy)
     if layout.cache.is_dir():

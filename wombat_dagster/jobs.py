@@ -2,7 +2,13 @@
 
 import dagster as dg
 
-from wombat_dagster.stages.work import MAGNITUDES_JOB, NIGHT_JOB, OBSERVATION_JOB, STARS_JOB
+from wombat_dagster.stages.work import (
+    MAGNITUDES_JOB,
+    NIGHT_JOB,
+    OBSERVATION_JOB,
+    STARS_JOB,
+    TRIAGE_JOB,
+)
 
 NIGHT_ASSETS = (
     "raw_frames",
@@ -52,3 +58,10 @@ magnitudes_job = dg.define_asset_job(
     description="Standard magnitudes again, when another filter of the same night is there",
     executor_def=dg.in_process_executor,
 )
+triage_job = dg.define_asset_job(
+    TRIAGE_JOB,
+    selection=["frame_triage"],
+    description="The frames of one observation judged again: another site",
+    executor_def=dg.in_process_executor,
+)
+JOBS = (night_job, observation_job, stars_job, magnitudes_job, triage_job)

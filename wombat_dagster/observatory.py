@@ -174,4 +174,8 @@ def open_observatory(path: Path | None = None) -> Observatory:
     mtime_ns = file.stat().st_mtime_ns if file.exists() else 0
     if path is not None and not mtime_ns:
         raise FileNotFoundError(f"no configuration file {file}")
-    return _open(file, mtime_ns)
+    opened = _open(file, mtime_ns)
+    if "status" in vars(opened) and not opened.status.path.exists():  # deleted by a person
+        _open.cache_clear()
+        opened = _open(file, mtime_ns)
+    return opened

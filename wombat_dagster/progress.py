@@ -4,27 +4,33 @@ Nothing heavy is imported at the top: ``wombat --help`` must answer at once.
 """
 
 import contextlib
+import logging
 import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from wombat_dagster.terminal import console, count, printable, table_of
 
 if TYPE_CHECKING:
+    from dagster import DagsterInstance
     from rich.console import Console
 
     from wombat_dagster.domain import RawFrame
     from wombat_dagster.observatory import Observatory
-    from wombat_dagster.runs import Crew, Done, Plan
+    from wombat_dagster.runs import Crew, Done, Plan, Task
     from wombat_dagster.store.status import TargetRow
+
+log = logging.getLogger(__name__)
 
 OURS = 1  # exit code for failures of wombat itself
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells count: 128 and the signal's number
 CALIBRATIONS_WEIGH = 5.0  # a night's masters take about as long as so many light frames
 MAX_LINES = 40  # of a table of endings; more are counted by their words
 MAX_NAMED = 10
+MAX_FORGOTTEN = 50  # old runs, at the end of one command
 STAGES = {
     "raw_frames": "sorting frames",
     "master_bias": "master bias",
@@ -57,10 +63,12 @@ def carry_out(
     on. With `n_workers` the work is done by so many processes, else by this one.
     """
     from wombat_dagster import runs
+    from wombat_dagster.litter import clean_litter
     from wombat_dagster.workers import NoWorkers
 
     quieten_dagster()
     base = observatory.settings.base
+    clean_litter(observatory)
     done: dict[str, runs.Done] = {}
     with runs.home(base) as instance, _ended_by_sigterm_as_by_ctrl_c():
         busy = runs.busy_elsewhere(instance, base)
@@ -87,6 +95,8 @@ def carry_out(
             interrupted = True
         except NoWorkers as error:
             broken = str(error)
+        if not interrupted:
+            _forget_old_runs(instance, keep_days=observatory.settings.runs.keep_days)
     _print_endings(observatory, list(done.values()))
     _print_left(observatory, planned, busy)
     if interrupted:
@@ -95,6 +105,17 @@ def carry_out(
     if broken:
         console().print(f"Not all was begun: {printable(broken)}")
     return OURS if broken or any(one.error for one in done.values()) else 0
+
+
+def _forget_old_runs(instance: "DagsterInstance", *, keep_days: float) -> None:
+    """Delete a few of Dagster's records that are to be forgotten; troubles wait for the next."""
+    from wombat_dagster.retention import prune
+
+    try:
+        for _ in islice(prune(instance, keep_days=keep_days), MAX_FORGOTTEN):
+            pass
+    except Exception as error:  # noqa: BLE001 - Dagster, SQLAlchemy, SQLite, the disk: all pass
+        log.debug("records of old runs stay: %s", error)
 
 
 @contextlib.contextmanager
@@ -204,7 +225,7 @@ def progress_of(
             place = f"{len(weights) - len(ahead)}/{len(weights)}"
             bar.update(task, completed=done_weight + sum(at_work.values()))
         if not out.is_terminal:
-            ending = "failed" if done.error else "done"
+            ending = "failed" if done.error else "left" if done.left else "done"
             out.print(f"{place} {done.key}: {ending}{_left(bar)}")
 
     if not out.is_terminal:
@@ -230,7 +251,7 @@ def _left(bar: object) -> str:
 
 def show_plan(observatory: "Observatory", planned: "Plan") -> None:
     """Print what a plan would do and why, and which flats it would move."""
-    from wombat_dagster.stages.work import MAGNITUDES_JOB, STARS_JOB
+    from wombat_dagster.stages.work import MAGNITUDES_JOB, STARS_JOB, TRIAGE_JOB
 
     out = console()
     nights = table_of("Night", "Masters from", "Why", wide="Why")
@@ -242,7 +263,11 @@ def show_plan(observatory: "Observatory", planned: "Plan") -> None:
     if planned.nights:
         out.print(nights)
     table = table_of("Night", "Target", "Filter", "Frames", "Now", "To be made", "Why", wide="Why")
-    made = {MAGNITUDES_JOB: "magnitudes", STARS_JOB: "from the variable on"}
+    made = {
+        MAGNITUDES_JOB: "magnitudes",
+        STARS_JOB: "from the variable on",
+        TRIAGE_JOB: "grades of the frames",
+    }
     for row in planned.observations:
         task = planned.task(row.observation.key)
         table.add_row(
@@ -250,7 +275,7 @@ def show_plan(observatory: "Observatory", planned: "Plan") -> None:
             str(row.n_frames),
             _word(row),
             made.get(task.job, "all") if not task.assets else f"from {task.assets[0]} on",
-            printable(task.why),
+            printable(_why_made(row, task)),
         )
     if planned.observations:
         out.print(table)
@@ -264,6 +289,14 @@ def show_plan(observatory: "Observatory", planned: "Plan") -> None:
     ]
     words += [f"of {jobs[MAGNITUDES_JOB]} the magnitudes alone"][: jobs[MAGNITUDES_JOB]]
     out.print(f"Dry run: {', '.join(words)}; nothing was written.")
+
+
+def _why_made(row: "TargetRow", task: "Task") -> str:
+    from wombat_dagster.runs import BY_HAND
+
+    if row.submitted and task.why.startswith(BY_HAND):
+        return f"{row.submitted}: made again because you ask{task.why.removeprefix(BY_HAND)}"
+    return f"{row.submitted}; {task.why}" if row.submitted else task.why
 
 
 def _frames_of(observatory: "Observatory", key: str) -> "Sequence[RawFrame]":
@@ -298,10 +331,17 @@ def _mixed_flats(frames: "Sequence[RawFrame]") -> list[str]:
 
 def _print_endings(observatory: "Observatory", done: Sequence["Done"]) -> None:
     """Print done, parked by reason, and failed with where to look."""
+    from wombat_dagster.doubts import doubts_in_words
+
     out = console()
     failed = {one.key: one for one in done if one.error}
     anew = {one.key for one in done if one.only_magnitudes} - failed.keys()
-    keys = {one.key for one in done if not one.only_magnitudes and "__" in one.key}
+    left = {one.key: one.left for one in done if one.left}
+    keys = {
+        one.key
+        for one in done
+        if not one.only_magnitudes and "__" in one.key and one.key not in left
+    }
     by_key = {row.observation.key: row for row in observatory.status.targets()}
     rows = [row for key, row in by_key.items() if key in keys - failed.keys()]
     again = [row for key, row in by_key.items() if key in anew]
@@ -310,21 +350,31 @@ def _print_endings(observatory: "Observatory", done: Sequence["Done"]) -> None:
     elif rows or again:
         table = table_of("Ended", "Night", "Target", "Filter", "Frames", "Why", wide="Why")
         for row in sorted([*rows, *again], key=lambda r: (_word(r) != "validate", _word(r))):
-            table.add_row(_word(row), *_unit(row), str(row.n_frames), printable(row.reason or ""))
+            word = f"{_word(row)} ({row.submitted})" if row.submitted else _word(row)
+            table.add_row(word, *_unit(row), str(row.n_frames), printable(row.reason or ""))
         out.print(table)
     if failed:
         _print_failed(out, observatory, failed)
-    waiting = sum(_word(row) == "validate" for row in rows)
+    for key, why in left.items():
+        out.print(f"At work elsewhere: {key} {printable(why)}", soft_wrap=True)
+    for line in doubts_in_words(observatory, [row.observation.key for row in (*rows, *again)]):
+        out.print(printable(line), soft_wrap=True)
+    measured = [row for row in rows if _word(row) == "validate"]
+    decided = Counter(str(row.submitted) for row in measured if row.submitted)
+    waiting = len(measured) - decided.total()
     words = []
     if keys:
         words.append(f"{waiting} of {count(len(keys), 'observation')} waiting for validation")
     elif not anew:
         words.append("No observation was made")
+    words += [f"made again though decided: {n} {word}" for word, n in decided.items()]
     words += [f"magnitudes made anew: {count(len(again), 'observation')}"][: bool(again)]
-    words += [f"{len(rows) - waiting} ended before, for the reasons above"][: len(rows) > waiting]
+    n_before = len(rows) - len(measured)
+    words += [f"{n_before} ended before, for the reasons above"][:n_before]
+    words += [f"{len(left)} wait for a night at work elsewhere"][: len(left)]
     words += [f"{len(failed)} failed in wombat itself"][: bool(failed)]
     out.print("; ".join(words) + ".")
-    if waiting or again:
+    if measured or again:
         out.print(f"Light curves and tables: {observatory.layout.products}")
 
 
@@ -365,10 +415,11 @@ def _print_left(observatory: "Observatory", planned: "Plan", busy: Collection[st
         out.print(f"Parked: {printable(words)}", soft_wrap=True)
     if busy:
         out.print(f"At work elsewhere, and left alone: {_named(sorted(busy))}", soft_wrap=True)
+    planned_keys = {row.observation.key for row in planned.observations}
     changed = {
         row.observation.key: row.changed_since
         for row in observatory.status.targets()
-        if row.changed_since
+        if row.changed_since and row.observation.key not in planned_keys
     }
     if changed:
         words = _named([f"{key} ({printable(text)})" for key, text in changed.items()])

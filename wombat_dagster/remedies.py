@@ -4,6 +4,7 @@ The README's table of words lists the same ones (a test holds the two together);
 `wombat explain` and `wombat doctor` say them where they are met.
 """
 
+import re
 from dataclasses import dataclass
 
 from wombat_dagster.domain import NOCAL, Apphot, Proc
@@ -17,8 +18,9 @@ class Remedy:
     remedy: str
 
 
+_NO_SOLUTION = "not one frame could be plate-solved"
 _NOT_SOLVED = Remedy(
-    cause="not one frame could be plate-solved",
+    cause=_NO_SOLUTION,
     remedy="wombat doctor: is there a star database? Scale and position in the headers right?",
 )
 
@@ -91,9 +93,63 @@ REMEDIES: dict[str, Remedy] = {
 """By word of `proc` and `apphot`, and `nocal`. A word of both columns means the same in both."""
 
 
-def remedy_of(proc: str | None, apphot: str | None) -> Remedy | None:
+NOT_SOLVED_BY: dict[str, Remedy] = {
+    "no_stars": Remedy(
+        cause=f"{_NO_SOLUTION}: most show too few stars",
+        remedy="clouds, focus, exposure? frames.html shows them; [solve] snr_min",
+    ),
+    "no_database": Remedy(
+        cause=f"{_NO_SOLUTION}: no star database, or none for this field",
+        remedy="wombat doctor says what is missing and how to get it",
+    ),
+    "no_match": Remedy(
+        cause=f"{_NO_SOLUTION}: stars, but no pattern of the sky there",
+        remedy="position and scale in the headers right? [[instrument]] pixel_scale_arcsec,"
+        " [solve] radius_deg, blind",
+    ),
+    "timeout": Remedy(
+        cause=f"{_NO_SOLUTION} in the time allowed",
+        remedy="position and scale in the headers right? [astap] timeout_s gives ASTAP more time",
+    ),
+    "crashed": Remedy(
+        cause=f"{_NO_SOLUTION}: the solver died, or left nothing",
+        remedy="column message of table WCS; reinstall the solver",
+    ),
+    "bad_file": Remedy(
+        cause=f"{_NO_SOLUTION}: the solver could not read the frames",
+        remedy="column message of table WCS",
+    ),
+    "rejected": Remedy(
+        cause=f"{_NO_SOLUTION}: what the solver found cannot be true",
+        remedy="wrong scale in the header? [[instrument]] pixel_scale_arcsec",
+    ),
+}
+"""Of `nowcs`, by the reason that most frames have (``WCS.reason``, as the words of it begin)."""
+
+RETIRED = Remedy(
+    cause="its frames are gone from the data",
+    remedy="put them back and it goes on; what you decided is kept",
+)
+"""Of an observation that is retired, whatever its words."""
+
+_COMMONEST = re.compile(r"0 of \d+ frames solved \((?P<reason>[a-z_]+)")  # stages.solving
+
+
+def remedy_of(
+    proc: str | None,
+    apphot: str | None,
+    *,
+    reason: str | None = None,
+    retired_utc: str | None = None,
+) -> Remedy | None:
     """Return what is to be said of a status row; None before anything was begun.
 
-    `apphot` comes after `proc` and says more. A word that a person wrote has no remedy.
+    `apphot` comes after `proc` and says more. Of frames that were not solved the row's `reason`
+    says why. A word that a person wrote has no remedy.
     """
-    return REMEDIES.get(apphot or proc or "")
+    if retired_utc is not None:
+        return RETIRED
+    word = apphot or proc or ""
+    if word == Apphot.NOWCS and (found := _COMMONEST.match(reason or "")):
+        return NOT_SOLVED_BY.get(found["reason"], _NOT_SOLVED)
+    return REMEDIES.get(word)

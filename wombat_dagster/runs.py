@@ -49,6 +49,7 @@ from wombat_dagster.store.frames import write_bytes_atomic
 from wombat_dagster.store.locks import held
 from wombat_dagster.store.stage_runs import StageRun, StageRuns
 from wombat_dagster.store.status import TargetRow
+from wombat_dagster.terminal import is_called
 from wombat_dagster.warm_storage import with_warm_storage
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ NO_CAPTURE = {
 DAGSTER_YAML = "dagster.yaml"
 DAGSTER_STATE = ".dagster_state"
 BY_HAND = "asked for by a person"
+MAX_RETRIES_TAG = "dagster/max_retries"
 MAX_TAG = 200  # characters of a reason: tags are shown in lists
 MAX_TIMES = 5  # one job of one partition in one command, whatever new reasons there are
 AT_WORK = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
@@ -108,7 +110,7 @@ class Scope:
 
     def has(self, one: Observation) -> bool:
         """Tell whether an observation is within."""
-        wanted = self.target is None or one.target.casefold() == self.target.casefold()
+        wanted = self.target is None or is_called(one, self.target)
         return wanted and self.has_night(one.date)
 
 
@@ -140,7 +142,7 @@ class Done:
 
     The traceback is in the Dagster UI, under `run_id`. `only_magnitudes`: of an observation that
     was measured before, the magnitudes alone were made anew. `may_be_tried`: another try, now, may
-    end better.
+    end better. `left`: why it was not begun, which is nobody's fault.
     """
 
     key: str
@@ -148,6 +150,7 @@ class Done:
     run_id: str
     only_magnitudes: bool = False
     may_be_tried: bool = True
+    left: str | None = None
 
 
 def plan(
@@ -337,6 +340,13 @@ def ask_services(observatory: Observatory) -> None:
     for service in (observatory.vsx, observatory.vsp):
         if service.away() is not None:
             service.probe()
+    fallback = observatory.settings.comps.fallback
+    if fallback != "off" and observatory.vsp.away() is not None:
+        from wombat_dagster.catalogs.vizier import Vizier
+
+        vizier = Vizier(observatory.settings.aavso, observatory.layout.cache, fallback)
+        if vizier.away() is not None:
+            vizier.probe()
 
 
 def busy_elsewhere(instance: dg.DagsterInstance, base: Path) -> set[str]:
@@ -399,14 +409,20 @@ def rehearsal(settings: config.Settings) -> Iterator[Observatory]:
         yield Observatory(settings.model_copy(update={"database": copy}))
 
 
-def register(instance: dg.DagsterInstance, observatory: Observatory) -> None:
-    """Make every night and observation known a partition."""
-    for definition, keys in (
-        (NIGHTS, observatory.status.night_keys()),
-        (OBSERVATIONS, [row.observation.key for row in observatory.status.targets()]),
+def register(
+    instance: dg.DagsterInstance, observatory: Observatory, *, planned: Collection[str] = ()
+) -> None:
+    """Make every night and observation known a partition, and the keys `planned`.
+
+    The row of one of these may be gone by now: then its run fails alone, and says so.
+    """
+    for definition, known, are_observations in (
+        (NIGHTS, observatory.status.night_keys(), False),
+        (OBSERVATIONS, [row.observation.key for row in observatory.status.targets()], True),
     ):
         assert definition.name is not None
-        new = set(keys) - set(instance.get_dynamic_partitions(definition.name))
+        keys = {*known, *(key for key in planned if ("__" in key) == are_observations)}
+        new = keys - set(instance.get_dynamic_partitions(definition.name))
         if new:
             instance.add_dynamic_partitions(definition.name, sorted(new))
 
@@ -521,10 +537,16 @@ class _Command:
                 pass
             found = _due_observations(open_observatory(), scope, self._busy)
             for task in self._new(list(found.unbegun.values())):
-                words = f"not begun: {task.why}"
-                self._ended(task, Done(key=task.key, error=words, run_id=""))
+                self._ended(task, self._not_begun(task))
             if not self._observations(found.tasks):
                 return
+
+    def _not_begun(self, task: Task) -> Done:
+        """Return how it ended for what waits for masters: of a night at work it is no failure."""
+        nights = [key for key in self._busy if "__" not in key]
+        if any(night in task.why for night in nights):
+            return Done(key=task.key, error=None, run_id="", left=task.why)
+        return Done(key=task.key, error=f"not begun: {task.why}", run_id="")
 
     def _magnitudes_of_siblings(self, planned: Plan) -> None:
         """Two filters tell a colour: whoever was measured first gets its magnitudes again."""
@@ -583,7 +605,8 @@ class _Command:
 
     def _work(self, tasks: Sequence[Task]) -> bool:
         if tasks:
-            register(self._instance, open_observatory())
+            keys = [task.key for task in tasks]
+            register(self._instance, open_observatory(), planned=keys)
             self._crew.work(tasks, self._ended)
         return bool(tasks)
 
@@ -650,7 +673,11 @@ def execute_task(
             run_config=QUIET,
             raise_on_error=False,
             run_id=run_id,
-            tags={WHY_TAG: task.why[:MAX_TAG], orphans.RUN_TAG: _this_process()},
+            tags={
+                WHY_TAG: task.why[:MAX_TAG],
+                orphans.RUN_TAG: _this_process(),
+                MAX_RETRIES_TAG: "0",  # a daemon would begin it again: the command itself does
+            },
             asset_selection=[dg.AssetKey(asset) for asset in task.assets] or None,
         )
     if was_interrupted() or _was_interrupted(result):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from wombat_dagster import config
+    from wombat_dagster.domain import Observation
     from wombat_dagster.observatory import Observatory
 
 CONFIG_ENV = "WOMBAT_CONFIG"  # config.CONFIG_ENV, whose module costs too much for --help
@@ -163,6 +164,26 @@ def parse_night(text: str) -> "dt.date":
     if date is None:
         raise Refused(f'"{text}" is no night: say 20251015 or 2025-10-15')
     return date
+
+
+def parse_nights(text: str) -> "tuple[dt.date | None, dt.date | None]":
+    """Return the first and the last night of ``A..B``, ``A..``, ``..B`` or ``A``."""
+    begin, dots, end = text.partition("..")
+    if not begin and not end:
+        raise Refused(f'"{printable(text)}" are no nights: say 20251001..20251031')
+    first = parse_night(begin) if begin else None
+    last = parse_night(end) if end else None
+    if not dots:
+        return first, first
+    if first and last and first > last:
+        raise Refused(f"--nights {text}: {last} comes before {first}")
+    return first, last
+
+
+def is_called(observation: "Observation", name: str) -> bool:
+    """Tell whether a person means this target: by its name or as its key spells it."""
+    slug = observation.key.split("__")[1]
+    return name.casefold() in (observation.target.casefold(), slug.casefold())
 
 
 def quoted(path: Path) -> str:

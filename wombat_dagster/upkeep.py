@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -32,6 +32,8 @@ LARGE_STATE_BYTES = 5e9
 MAX_FAILED = 200  # failed runs that are looked at
 FUTURE_S = 300.0  # clocks of two machines differ by so much before it is worth a word
 RUNNING = "wombat up"
+INTERRUPTED = "interrupted"  # so begin also the words of workers for it
+ENDED_BY_SIGNAL = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}
 
 
 def examine(settings: config.Settings, frames: Sequence[RawFrame]) -> Iterator[Finding]:
@@ -42,7 +44,7 @@ def examine(settings: config.Settings, frames: Sequence[RawFrame]) -> Iterator[F
         ("clock", lambda: clock(frames, dt.datetime.now(dt.UTC))),
         ("database", lambda: database(settings.path(settings.database))),
         ("observations", lambda: observations(settings)),
-        (RUNNING, lambda: dagster(base)),
+        (RUNNING, lambda: dagster(base, retired=retired(settings))),
         ("temporary", lambda: temporary(settings)),
     )
 
@@ -223,7 +225,7 @@ def observations(settings: config.Settings) -> Iterator[Finding]:
     if not settings.path(settings.database).exists():
         return
     with runs.rehearsal(settings) as observatory:
-        rows = observatory.status.targets()
+        rows = [row for row in observatory.status.targets() if row.retired_utc is None]
     if not rows:
         return
     counts = Counter(str(row.apphot or row.proc or "not begun") for row in rows)
@@ -241,11 +243,25 @@ def observations(settings: config.Settings) -> Iterator[Finding]:
         yield good("observations", words)
 
 
+def retired(settings: config.Settings) -> set[str]:
+    """Return the keys of observations whose frames are gone from the data."""
+    from wombat_dagster import runs
+
+    if not settings.path(settings.database).exists():
+        return set()
+    with runs.rehearsal(settings) as observatory:
+        rows = observatory.status.targets()
+    return {row.observation.key for row in rows if row.retired_utc is not None}
+
+
 # ------------------------------------------------------------------------------------ Dagster
 
 
-def dagster(base: Path) -> Iterator[Finding]:
-    """Say whether ``wombat up`` runs, whether its sensors tick, and what failed lately."""
+def dagster(base: Path, *, retired: Collection[str] = ()) -> Iterator[Finding]:
+    """Say whether ``wombat up`` runs, whether its sensors tick, and what failed lately.
+
+    `retired`: keys of observations that are not made again, whatever became of their last run.
+    """
     from wombat_dagster.runs import DAGSTER_YAML
 
     up = orphans.last_up(base)
@@ -278,7 +294,7 @@ def dagster(base: Path) -> Iterator[Finding]:
     with contextlib.chdir(base):
         reference = InstanceRef.from_dir(str(base), overrides={"compute_logs": NO_CAPTURE})
         with DagsterInstance.from_ref(reference) as instance:
-            yield from _runs(instance, base)
+            yield from _runs(instance, base, retired)
             yield from _sensors(instance, is_up=up is not None and up.lives)
 
 
@@ -295,7 +311,7 @@ def _size(state: Path) -> Finding:
     return good("Dagster", words)
 
 
-def _runs(instance: "DagsterInstance", base: Path) -> Iterator[Finding]:
+def _runs(instance: "DagsterInstance", base: Path, retired: Collection[str]) -> Iterator[Finding]:
     from dagster import DagsterRunStatus, RunsFilter
 
     lost = orphans.find_orphans(instance, base)
@@ -310,12 +326,21 @@ def _runs(instance: "DagsterInstance", base: Path) -> Iterator[Finding]:
     records = instance.get_run_records(
         RunsFilter(statuses=[DagsterRunStatus.FAILURE], created_after=since), limit=MAX_FAILED
     )
-    failed = [record.dagster_run for record in records if not _is_mended(instance, record)]
+    left = [
+        record.dagster_run
+        for record in records
+        if record.dagster_run.tags.get("dagster/partition") not in retired
+        and not _is_mended(instance, record)
+    ]
+    errors = {run.run_id: _error_of(instance, run.run_id) for run in left}
+    failed = [run for run in left if not errors[run.run_id].startswith(INTERRUPTED)]
     working = instance.get_runs_count(
         RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
     )
     waiting = instance.get_runs_count(RunsFilter(statuses=[DagsterRunStatus.QUEUED]))
     words = f"{working} at work, {waiting} waiting, {len(failed)} failed in {RECENT.days} days"
+    if len(left) > len(failed):
+        words += f" ({len(left) - len(failed)} interrupted: the next run goes on with them)"
     if not failed:
         yield good("runs", words)
         return
@@ -323,7 +348,7 @@ def _runs(instance: "DagsterInstance", base: Path) -> Iterator[Finding]:
     yield warn(
         "runs",
         f"{words}, the last {run.tags.get('dagster/partition', run.job_name)}:"
-        f" {_error_of(instance, run.run_id)}",
+        f" {errors[run.run_id]}",
         f"in the UI under Runs, {run.run_id[:8]}, or wombat run, which tries them again",
     )
 
@@ -344,7 +369,7 @@ def _is_mended(instance: "DagsterInstance", record: "RunRecord") -> bool:
 
 
 def _error_of(instance: "DagsterInstance", run_id: str) -> str:
-    """Return the first line of what a failed run died of."""
+    """Return the first line of what a failed run died of; `INTERRUPTED` of a Ctrl-C."""
     from dagster import DagsterEventType
 
     words = "no reason recorded"
@@ -356,6 +381,8 @@ def _error_of(instance: "DagsterInstance", run_id: str) -> str:
         words = event.message or words
         if event.is_step_failure:
             error = event.step_failure_data.error
+            if error is not None and error.cls_name in ENDED_BY_SIGNAL:
+                return INTERRUPTED
             while error is not None and error.cause is not None:
                 error = error.cause
             return _first_line(error.message) if error is not None else _first_line(words)
@@ -390,23 +417,12 @@ def _sensors(instance: "DagsterInstance", *, is_up: bool) -> Iterator[Finding]:
         data = state.instigator_data
         interval_s = float(getattr(data, "min_interval", None) or 0.0)
         words = f"{name}: looked {_ago(age_s)} ago"
-        failed = instance.get_ticks(
-            state.instigator_origin_id,
-            state.selector_id,
-            after=now_s - RECENT.total_seconds(),
-            statuses=[TickStatus.FAILURE],
-        )
-        if failed:
-            error = failed[0].error
+        if ticks[0].status is TickStatus.FAILURE:
+            error = ticks[0].error
             while error is not None and error.cause is not None:
                 error = error.cause
             said = _first_line(error.message) if error is not None else "no reason recorded"
-            yield warn(
-                subject,
-                f"{words}; failed {len(failed)} times in {RECENT.days} days, the last"
-                f" {_ago(now_s - failed[0].timestamp)} ago: {said}",
-                "in the UI under Automation",
-            )
+            yield warn(subject, f"{words} and failed: {said}", "in the UI under Automation")
         elif is_up and age_s > max(MAX_SILENCE_S, 10 * interval_s):
             yield warn(
                 subject, f"{words} although wombat up runs", "end wombat up and start it again"
@@ -440,5 +456,5 @@ def temporary(settings: config.Settings) -> Iterator[Finding]:
     yield warn(
         "temporary",
         f"{len(found)} half-written files of killed runs, {size / 1e6:.0f} MB: {names}{more}",
-        "the next wombat up deletes them",
+        "the next wombat run, or wombat up, deletes them",
     )

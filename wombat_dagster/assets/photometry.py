@@ -181,7 +181,7 @@ def standard_magnitudes(
         why = context.run.tags.get(WHY_TAG)
         change = record_change(opened, observation.key, before, magnitudes, why=why)
         facts = describe_magnitudes(magnitudes)
-        return facts if change is None else {**facts, "changed": f"{change.words} ({why})"}
+        return facts if change is None else {**facts, "changed": change.words}
 
     yield from conclude(
         context,
@@ -193,7 +193,12 @@ def standard_magnitudes(
 
 def describe_magnitudes(magnitudes: StandardMagnitudes) -> dict[str, Any]:
     """Return what Dagster shows of a night; what has no value is left out."""
+    from wombat_dagster.reports.export import transformation_words
+
     facts = {
+        "chart": magnitudes.chart_id,
+        "comps_from": magnitudes.comp_source or "not recorded",
+        "colour_term": transformation_words(magnitudes.transformation),
         "median_mag": _median(magnitudes.t1_mag[~magnitudes.t1_upper_limit]),
         "upper_limits": int(magnitudes.t1_upper_limit.sum()),
         "random_mag": _median(magnitudes.t1_random_mag),

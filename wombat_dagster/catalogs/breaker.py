@@ -105,6 +105,12 @@ class Breaker:
         """Return the outage that is known of; nobody is asked."""
         return away(self._cache_dir, self.service)
 
+    def note(self) -> str:
+        """Return of the outage what stays true, for products' notes: a day without an answer."""
+        known = self.away()  # None: another process had an answer since, or the disk is full
+        day = f" on {known.last_utc[:10]} UTC" if known else ""
+        return f"{self.service} did not answer{day}"
+
     def due(self) -> bool:
         """Return whether the service is known to be away and the time for the next try has come."""
         known = self.away()

@@ -18,7 +18,7 @@ import io
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -133,7 +133,7 @@ class Catalogue:
     columns: tuple[str, ...]
     limited: str  # the column that is asked for brighter than the magnitude limit
     stars: Callable[[Sequence[Row]], list[CompStar]]
-    notes: tuple[str, ...]
+    band_notes: Mapping[str, str]
 
 
 class Vizier:
@@ -148,7 +148,7 @@ class Vizier:
         clock: Clock = SYSTEM_CLOCK,
         pace: Pace = PROCESS_PACE,
     ) -> None:
-        self._catalogue = CATALOGUES[catalogue]
+        self._catalogue: Catalogue = CATALOGUES[catalogue]
         self._clock = clock
         self._cache = AnswerCache(cache_dir / "vizier")
         self._service = Service(
@@ -189,7 +189,7 @@ class Vizier:
         for request in requests:
             kept = self._cache.read(_name(request))
             if kept is not None:
-                return self._as_sequence(kept)
+                return _as_sequence(self._catalogue, kept)
         rows = self._service.ask(lambda url, limit_s: self._rows(url, requests[0], limit_s))
         now = self._clock.utc_text()
         answer = CachedAnswer(
@@ -204,7 +204,7 @@ class Vizier:
         )
         if rows:
             self._cache.write(_name(requests[0]), answer)
-        return self._as_sequence(answer)
+        return _as_sequence(self._catalogue, answer)
 
     def probe(self) -> bool:
         """Return whether VizieR answers a small request; one try, nothing is kept."""
@@ -217,30 +217,6 @@ class Vizier:
     def away(self) -> Away | None:
         """Return the outage that is known of; nobody is asked."""
         return self._service.breaker.away()
-
-    def _as_sequence(self, kept: CachedAnswer) -> CompSequence:
-        request, columns = kept.request, kept.content["columns"]
-        rows = [dict(zip(columns, row, strict=True)) for row in kept.content["rows"]]
-        place = float(request["ra_deg"]), float(request["dec_deg"])
-        stars = [
-            star
-            for star in self._catalogue.stars(rows)
-            if "V" in star.bands and star.bands["V"].mag < request["maglimit"]
-        ]
-        chosen = _sparse(stars, *place)
-        title = self._catalogue.title
-        note = f"{len(chosen)} of {len(stars)} fit stars of {title} from VizieR, in place of VSP's"
-        return CompSequence(
-            chart_id=title,
-            ra_deg=place[0],
-            dec_deg=place[1],
-            fov_arcmin=request["fov_arcmin"],
-            maglimit=request["maglimit"],
-            stars=tuple(chosen),
-            fetched_utc=kept.fetched_utc,
-            source=f"{title} (VizieR)",
-            notes=(note, *self._catalogue.notes),
-        )
 
     def _rows(self, url: str, request: Mapping[str, Any], limit_s: float) -> list[dict[str, Any]]:
         """Ask once; raise Down unless a whole answer came, with rows or without."""
@@ -355,6 +331,47 @@ def _plain(column: Any) -> list[Any]:
         # VizieR has three decimals; single precision would show more.
         found.append(None if unknown else round(value, 4) if single else value)
     return found
+
+
+def charts_kept(cache_dir: Path, titles: Collection[str]) -> Iterator[CompSequence]:
+    """Yield the charts of catalogues called `titles` made of what `cache_dir`/vizier holds.
+
+    Nobody is asked.
+    """
+    wanted = {c.table: c for c in CATALOGUES.values() if c.title in titles}
+    if not wanted:
+        return
+    for _, kept in AnswerCache(cache_dir / "vizier").all():
+        try:
+            yield _as_sequence(wanted[kept.request["catalogue"]], kept)
+        except (KeyError, TypeError, ValueError):
+            continue  # of another catalogue, or damaged
+
+
+def _as_sequence(catalogue: Catalogue, kept: CachedAnswer) -> CompSequence:
+    request, columns = kept.request, kept.content["columns"]
+    rows = [dict(zip(columns, row, strict=True)) for row in kept.content["rows"]]
+    place = float(request["ra_deg"]), float(request["dec_deg"])
+    stars = [
+        star
+        for star in catalogue.stars(rows)
+        if "V" in star.bands and star.bands["V"].mag < request["maglimit"]
+    ]
+    chosen = _sparse(stars, *place)
+    title = catalogue.title
+    note = f"{len(chosen)} of {len(stars)} fit stars of {title} from VizieR, in place of VSP's"
+    return CompSequence(
+        chart_id=title,
+        ra_deg=place[0],
+        dec_deg=place[1],
+        fov_arcmin=request["fov_arcmin"],
+        maglimit=request["maglimit"],
+        stars=tuple(chosen),
+        fetched_utc=kept.fetched_utc,
+        source=f"{title} (VizieR)",
+        notes=(note,),
+        band_notes=catalogue.band_notes,
+    )
 
 
 def _name(request: Mapping[str, Any]) -> str:
@@ -516,7 +533,7 @@ CATALOGUES = {
         ),
         limited="Vmag",
         stars=_apass,
-        notes=("Rc and Ic from Sloan r and i by Lupton (2005)",),
+        band_notes=dict.fromkeys(("Rc", "Ic"), "Rc and Ic from Sloan r and i by Lupton (2005)"),
     ),
     "refcat2": Catalogue(
         table="J/ApJ/867/105/refcat2",
@@ -531,6 +548,8 @@ CATALOGUES = {
         ),
         limited="rmag",
         stars=_refcat2,
-        notes=("B, V, Rc and Ic from Pan-STARRS g, r and i by Tonry et al. (2012)",),
+        band_notes=dict.fromkeys(
+            FROM_PAN_STARRS, "B, V, Rc and Ic from Pan-STARRS g, r and i by Tonry et al. (2012)"
+        ),
     ),
 }

@@ -141,7 +141,7 @@ class Vsp:
             return sequence
         try:
             return self._fetch(cached.request, known=(name, cached))
-        except VspUnavailable as away:
+        except VspUnavailable:
             if not sequence.stars:
                 raise
             log.warning("VSP is away, chart %s from the cache is used", sequence.chart_id)
@@ -149,7 +149,7 @@ class Vsp:
                 f"chart {sequence.chart_id} from the cache, VSP last gave it {age_days:.0f} days "
                 f"ago ({cached.confirmed_utc})"
             )
-            return replace(sequence, notes=(note, str(away)))
+            return replace(sequence, notes=(note, self.note_of_outage()))
 
     def probe(self) -> bool:
         """Return whether VSP answers now; one try per host, nothing is cached.
@@ -166,6 +166,10 @@ class Vsp:
     def away(self) -> Away | None:
         """Return the outage that is known of; nobody is asked."""
         return self._service.breaker.away()
+
+    def note_of_outage(self) -> str:
+        """Return what a product made meanwhile notes: ``VSP did not answer on 2026-11-21 UTC``."""
+        return self._service.breaker.note()
 
     def version_now(self, request: ChartRequest) -> str | None:
         """Return `chart_version` of the chart on disk that serves a request; None without one.

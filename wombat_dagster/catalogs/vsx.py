@@ -111,10 +111,10 @@ class Vsx:
             found = self._by_name(target.vsx or name)
             if found is None:
                 found = self._by_position(target)
-        except VsxUnavailable as away:
+        except VsxUnavailable:
             if own is None:
                 raise
-            return replace(own, notes=(f"from wombat.toml alone: {away}",))
+            return replace(own, notes=(f"from wombat.toml alone: {self.note_of_outage()}",))
         if found is None:
             if own is not None:
                 return replace(own, notes=(f"VSX does not know {target.vsx!r}",))
@@ -184,6 +184,10 @@ class Vsx:
         """Return the outage that is known of; nobody is asked."""
         return self._service.breaker.away()
 
+    def note_of_outage(self) -> str:
+        """Return what a product made meanwhile notes: ``VSX did not answer on 2026-11-21 UTC``."""
+        return self._service.breaker.note()
+
     def _by_name(self, name: str) -> Variable | None:
         spellings = name_variants(name)
         kept = self._kept(spellings, fresh_only=True)
@@ -196,12 +200,12 @@ class Vsx:
                     star = the_star_asked_for(spelling, answer.value)
                     self._keep(f"object {spelling}", answer)
                     return _as_variable(star, match=_match(spelling, name))
-        except VsxUnavailable as away:
+        except VsxUnavailable:
             kept = self._kept(spellings, fresh_only=False)
             if kept is None:
                 raise
             log.warning("%s: VSX is away, its cached answer is used", name)
-            return replace(kept, notes=(*kept.notes, str(away)))
+            return replace(kept, notes=(*kept.notes, self.note_of_outage()))
         return None
 
     def _by_position(self, target: TargetSettings) -> Variable | None:

@@ -1,6 +1,5 @@
 """``wombat backfill``: what is due of many nights, by several processes."""
 
-import datetime as dt
 import sys
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wombat_dagster import progress
-from wombat_dagster.terminal import Refused, console, open_in_force, parse_night
+from wombat_dagster.terminal import Refused, console, open_in_force, parse_nights
 
 if TYPE_CHECKING:
     from wombat_dagster.observatory import Observatory
@@ -41,7 +40,7 @@ def backfill(
     from wombat_dagster import runs
     from wombat_dagster.workers import default_number
 
-    first, last = _range(nights)
+    first, last = parse_nights(nights) if nights is not None else (None, None)
     scope = runs.Scope(first=first, last=last, target=target)
     plan_of = _planner(scope, None if stage is None else _stage(stage))
     if dry_run:
@@ -70,20 +69,6 @@ def _planner(scope: "Scope", stage: str | None) -> "Callable[[Observatory, Colle
         return runs.from_stage(observatory, scope, stage)
 
     return plan
-
-
-def _range(text: str | None) -> tuple[dt.date | None, dt.date | None]:
-    """Return the first and the last night of ``A..B``, ``A..``, ``..B`` or one night."""
-    if text is None:
-        return None, None
-    begin, dots, end = text.partition("..")
-    first = parse_night(begin) if begin else None
-    last = parse_night(end) if end else None
-    if not dots:
-        return first, first
-    if first is not None and last is not None and last < first:
-        raise Refused(f"--nights {text}: {last} comes before {first}")
-    return first, last
 
 
 def _stage(text: str) -> str:

@@ -50,7 +50,7 @@ def explain(observation: tuple[str, ...], frame: str | None, verify: bool, as_js
 
     observatory = Observatory(settings)
     row = _the_one(observatory.status.targets(), observation)
-    said = remedy_of(row.proc, row.apphot)
+    said = remedy_of(row.proc, row.apphot, reason=row.reason, retired_utc=row.retired_utc)
     cause, remedy = (said.cause, said.remedy or None) if said else (None, None)
     try:
         found = lineage_of(observatory, row, frame=frame, verify=verify, cause=cause, remedy=remedy)

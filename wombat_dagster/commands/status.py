@@ -7,7 +7,7 @@ import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,21 +17,21 @@ import click
 from wombat_dagster.terminal import (
     Refused,
     console,
-    parse_night,
+    is_called,
+    parse_nights,
     printable,
     refuse_no_database,
     settings_in_force,
 )
 
 if TYPE_CHECKING:
-    import datetime as dt
-
     from rich.console import Console
 
     from wombat_dagster.catalogs.breaker import Away
     from wombat_dagster.config import Settings
+    from wombat_dagster.observatory import Observatory
+    from wombat_dagster.remedies import Remedy
     from wombat_dagster.stages.work import Due
-    from wombat_dagster.store.layout import Layout
     from wombat_dagster.store.stage_runs import StageRun
     from wombat_dagster.store.status import TargetRow
 
@@ -40,6 +40,7 @@ GAP = 2  # blanks between columns
 MAX_NAME = 24  # cells of a column other than the last, beyond which it is folded
 MIN_LAST = 36  # cells of the last column, below which it stands under the others
 INDENT = 12
+MAX_COMPARED = 20  # rows whose masters are chosen again, to say which are others now
 NEW, FAILED, DUE, CHANGED = "new", "failed", "due", "changed"
 SERVICES = {"vsxdown": "VSX", "novsp": "VSP"}
 """Which service an observation of that word waits for."""
@@ -67,7 +68,7 @@ def status(
     that failed or did not end: asset, ending, reason, run_id, begun_utc), waits_for (service,
     since_utc, next_try_utc, words), products and log (paths).
     """
-    first, last = _nights(nights) if nights else (None, None)
+    first, last = parse_nights(nights) if nights is not None else (None, None)
     if word is not None:
         _check_word(word)
     settings = settings_in_force()
@@ -82,11 +83,11 @@ def status(
         for one in known.observations
         if (first is None or one.row.observation.date >= first)
         and (last is None or one.row.observation.date <= last)
-        and (target is None or one.row.observation.target.casefold() == target.casefold())
+        and (target is None or is_called(one.row.observation, target))
         and (word is None or one.matches(word))
     ]
     if target is not None and not any(
-        one.row.observation.target.casefold() == target.casefold() for one in known.observations
+        is_called(one.row.observation, target) for one in known.observations
     ):
         names = sorted({one.row.observation.target for one in known.observations})
         there = ", ".join(map(printable, names)) or "none"
@@ -96,6 +97,7 @@ def status(
         return
     shown = [one for one in wanted if everything or one.row.retired_utc is None]
     out = console()
+    shown = _with_masters_now(shown, known.observatory)
     if shown:
         _print_table(out, shown)
     _print_beside(out, shown, known)
@@ -112,13 +114,23 @@ class _Observation:
     row: "TargetRow"
     due: "Due | None"
     broken: "tuple[StageRun, ...]"
+    at_work: "StageRun | None"
     night_broken: "tuple[StageRun, ...]"
+    no_masters: Mapping[str, str]  # why its night has none, by kind
+    masters_now: tuple[str, ...] = ()  # that differ from those used, where that changed
     waits_for: "Away | None"
     products: Path
 
     @property
     def word(self) -> str:
         return self.row.apphot or self.row.proc or NEW
+
+    @property
+    def said(self) -> "Remedy | None":
+        from wombat_dagster.remedies import remedy_of
+
+        row = self.row
+        return remedy_of(row.proc, row.apphot, reason=row.reason, retired_utc=row.retired_utc)
 
     @property
     def log(self) -> Path:
@@ -136,14 +148,12 @@ class _Observation:
         )
 
     def as_object(self) -> dict[str, Any]:
-        from wombat_dagster.remedies import remedy_of
-
         row, unit = self.row, self.row.observation
         names = (
             "night", "proc_bias", "proc_flat", "proc_dark", "proc", "apphot", "submitted", "reason",
             "n_frames", "n_quarantined", "updated_utc", "changed_since", "retired_utc",
         )  # fmt: skip
-        said, due, away = remedy_of(row.proc, row.apphot), self.due, self.waits_for
+        said, due, away = self.said, self.due, self.waits_for
         return {
             "date": unit.date.isoformat(),
             "target": unit.target,
@@ -155,6 +165,7 @@ class _Observation:
             "remedy": (said.remedy or None) if said else None,
             "due": {"why": due.why, "words": due.words, "job": due.job} if due else None,
             "broken": [_broken_object(one) for one in self.broken],
+            "at_work": _broken_object(self.at_work) if self.at_work else None,
             "night_broken": [_broken_object(one) for one in self.night_broken],
             "waits_for": asdict(away) if away else None,
             "products": str(self.products),
@@ -167,9 +178,10 @@ class _Known:
     """All observations, and what is to be said beside them."""
 
     observations: tuple[_Observation, ...]
+    at_work: "Mapping[str, StageRun]"  # nights, by key
     away: "tuple[Away, ...]"
     why_not_due: str | None  # why it is not known what is due
-    layout: "Layout"
+    observatory: "Observatory"
 
 
 def _broken_object(one: "StageRun") -> dict[str, Any]:
@@ -180,38 +192,77 @@ def _broken_object(one: "StageRun") -> dict[str, Any]:
 def _everything(settings: "Settings", database: Path) -> _Known:
     from wombat_dagster.catalogs.breaker import away
     from wombat_dagster.observatory import Observatory
+    from wombat_dagster.stages.lineage_words import is_at_work
     from wombat_dagster.store.stage_runs import StageRuns
 
     observatory = Observatory(settings)
     layout = observatory.layout
-    broken = {
-        key: found
-        for key, stages in StageRuns(database).latest().items()
-        if (found := _broken(stages))
-    }
-    at_work = {key for key, stages in broken.items() if stages[-1].ending is None}
+    latest = StageRuns(database).latest()
+    broken, at_work = {}, {}
+    for key, stages in latest.items():
+        found = _broken(stages)
+        if found and found[-1].ending is None and is_at_work(layout, key) is not False:
+            at_work[key] = found[-1]
+            found = found[:-1]
+        if found:
+            broken[key] = found
     due, why_not_due = _due(observatory, at_work)
     services = {name: away(layout.cache, name) for name in ("VSX", "VSP", "VizieR")}
     observations = []
     for row in observatory.status.targets():
         unit = row.observation
+        night = f"{unit.date:%Y%m%d}"
         service = SERVICES.get(row.apphot or "")
         observations.append(
             _Observation(
                 row=row,
                 due=due.get(unit.key),
                 broken=broken.get(unit.key, ()),
-                night_broken=broken.get(f"{unit.date:%Y%m%d}", ()),
+                at_work=at_work.get(unit.key),
+                night_broken=broken.get(night, ()),
+                no_masters=_no_masters(latest.get(night, {})),
                 waits_for=services[service] if service else None,
                 products=layout.observation_dir(unit),
             )
         )
     return _Known(
         observations=tuple(observations),
+        at_work={key: one for key, one in at_work.items() if "__" not in key},
         away=tuple(one for one in services.values() if one is not None),
         why_not_due=why_not_due,
-        layout=layout,
+        observatory=observatory,
     )
+
+
+def _with_masters_now(
+    shown: Sequence[_Observation], observatory: "Observatory"
+) -> list[_Observation]:
+    """Return the rows with the masters that other ones are by now; of the first few such rows."""
+    changed = [one for one in shown if one.row.changed_since and one.row.retired_utc is None]
+    if not changed:
+        return list(shown)
+    from wombat_dagster.stages.library import available_masters
+    from wombat_dagster.stages.lineage import masters_now
+
+    try:
+        available = available_masters(observatory)
+        now = {
+            one.row.observation.key: masters_now(observatory, one.row, available=available)
+            for one in changed[:MAX_COMPARED]
+        }
+    except OSError:  # said where it is asked what is due
+        return list(shown)
+    return [replace(one, masters_now=tuple(now.get(one.row.observation.key, ()))) for one in shown]
+
+
+def _no_masters(stages: "Mapping[str, StageRun]") -> dict[str, str]:
+    """Return why a night has no master of its own, by kind, where its stage said so."""
+    kinds = {"bias": "master_bias", "flat": "master_flats"}
+    return {
+        kind: one.reason
+        for kind, asset in kinds.items()
+        if (one := stages.get(asset)) is not None and one.is_shortfall and one.reason
+    }
 
 
 def _broken(stages: "Mapping[str, StageRun]") -> "tuple[StageRun, ...]":
@@ -239,20 +290,6 @@ def _due(observatory: Any, at_work: Iterable[str]) -> "tuple[dict[str, Due], str
 # -------------------------------------------------------------------------------------- what to see
 
 
-def _nights(text: str) -> "tuple[dt.date | None, dt.date | None]":
-    """Return the first and the last night of ``A..B``, ``A..``, ``..B`` or ``A``."""
-    begin, dots, end = text.partition("..")
-    if not begin and not end:
-        raise Refused(f'"{printable(text)}" are no nights: say 20251001..20251031')
-    first = parse_night(begin) if begin else None
-    last = parse_night(end) if end else None
-    if not dots:
-        return first, first
-    if first and last and first > last:
-        raise Refused(f"{first} is after {last}: no night is between them")
-    return first, last
-
-
 def _check_word(word: str) -> None:
     from wombat_dagster.domain import NOCAL, Apphot, Proc
 
@@ -262,7 +299,8 @@ def _check_word(word: str) -> None:
         raise Refused(f'"{printable(word)}" is no status word: {", ".join(words)}')
 
 
-def _details(row: "TargetRow") -> list[str]:
+def _details(one: _Observation) -> list[str]:
+    row = one.row
     lines = [printable(row.reason)] if row.reason else []
     masters = {"bias": row.proc_bias, "dark": row.proc_dark, "flat": row.proc_flat}
     found = [f"{kind} {date}" for kind, date in masters.items() if date and date != "nocal"]
@@ -271,10 +309,16 @@ def _details(row: "TargetRow") -> list[str]:
         lines.append(", ".join(found))
     if lacking:
         lines.append(f"nocal: no matching {', no '.join(lacking)}")
+        lines += [
+            printable(f"{kind}s of the night: {one.no_masters[kind]}")
+            for kind in lacking
+            if kind in one.no_masters
+        ]
     if row.submitted:
         lines.append(printable(row.submitted))
     if row.changed_since:
-        lines.append(f"changed since: {printable(row.changed_since)}")
+        others = f" ({', '.join(one.masters_now)})" if one.masters_now else ""
+        lines.append(f"changed since: {printable(row.changed_since)}{others}")
     if row.retired_utc:
         lines.append(f"retired {row.retired_utc}: its frames are gone")
     return lines
@@ -282,17 +326,26 @@ def _details(row: "TargetRow") -> list[str]:
 
 def _more(one: _Observation) -> list[str]:
     lines = [_broken_words(stage, one.log) for stage in one.broken]
+    if one.at_work is not None:
+        lines.append(_at_work_words(one.at_work))
     if one.due is not None:
         lines.append(printable(f"due: {one.due.why}: {one.due.words}"))
     return lines
 
 
+def _at_work_words(stage: "StageRun") -> str:
+    from wombat_dagster.progress import STAGES
+
+    doing = STAGES.get(stage.asset, stage.asset)
+    return f"at work: {doing}, since {stage.begun_utc[:16].replace('T', ' ')} UTC"
+
+
 def _broken_words(stage: "StageRun", log: Path) -> str:
+    from wombat_dagster.stages.lineage_words import not_ended_words
+
     where = f"{log}; run {stage.run_id[:8]} in the UI"
     if stage.ending is None:
-        return printable(
-            f"{stage.asset} began {stage.begun_utc} and has not ended: at work, or killed ({where})"
-        )
+        return printable(f"{not_ended_words(stage, False)} ({where})")
     return printable(f"{stage.asset} failed {stage.ended_utc}: {stage.reason} ({where})")
 
 
@@ -309,7 +362,7 @@ def _print_table(out: "Console", shown: Sequence[_Observation]) -> None:
                 f"{row.n_frames}" + (f" −{row.n_quarantined}" if row.n_quarantined else ""),
                 row.proc or "–",
                 row.apphot or "–",
-                "\n".join([*_details(row), *_more(one)]) or "–",
+                "\n".join([*_details(one), *_more(one)]) or "–",
             )
         )
         before = unit.date
@@ -359,13 +412,20 @@ def _folded(text: str, width: int) -> list[str]:
 
 def _print_beside(out: "Console", shown: Sequence[_Observation], known: _Known) -> None:
     """Print what concerns more than one observation: nights that broke, services, the words."""
-    from wombat_dagster.remedies import REMEDIES
+    from wombat_dagster.doubts import doubts_in_words
 
     nights = {stage.key: one.night_broken for one in shown for stage in one.night_broken[:1]}
     for key, stages in nights.items():
-        log = known.layout.night_products_dir(key) / "log.txt"
+        log = known.observatory.layout.night_products_dir(key) / "log.txt"
         for stage in stages:
             out.print(f"Night {key}: {_broken_words(stage, log)}")
+    dates = {f"{one.row.observation.date:%Y%m%d}" for one in shown}
+    for key, stage in known.at_work.items():
+        if key in dates:
+            out.print(f"Night {key}: {_at_work_words(stage)}")
+    keys = [one.row.observation.key for one in shown if one.row.retired_utc is None]
+    for line in doubts_in_words(known.observatory, keys):
+        out.print(printable(line))
     for service in known.away:
         out.print(printable(service.sentence()))
     due = Counter(one.due.why for one in shown if one.due is not None)
@@ -374,12 +434,28 @@ def _print_beside(out: "Console", shown: Sequence[_Observation], known: _Known) 
         out.print(f"Due now ({due.total():,}): {words}. → wombat run; by itself under wombat up")
     if known.why_not_due:
         out.print(printable(f"What is due is not known: {known.why_not_due}"))
-    words_met = {one.word for one in shown}
-    words_met |= {"partial" for one in shown if one.row.proc == "partial"}
-    words_met |= {"nocal" for one in shown if "nocal" in (one.row.proc_bias, one.row.proc_flat)}
-    for word, said in REMEDIES.items():
-        if word in words_met and said.remedy and word != "validate":
-            out.print(f"{word}: {said.cause}. → {said.remedy}")
+    for word, said in _remedies(shown):
+        out.print(f"{word}: {said.cause}. → {said.remedy}")
+
+
+def _remedies(shown: Sequence[_Observation]) -> "list[tuple[str, Remedy]]":
+    """Return what helps against the words met, in the order of the stages."""
+    from wombat_dagster.remedies import REMEDIES
+
+    met: dict[str, dict[Remedy, None]] = {}
+    for one in shown:
+        row = one.row
+        if row.retired_utc is not None:
+            words = ["retired"]
+        else:
+            nocal = "nocal" in (row.proc_bias, row.proc_flat)
+            words = [one.word, *["partial"] * (row.proc == "partial"), *["nocal"] * nocal]
+        for word in words:
+            said = one.said if word in (one.word, "retired") else REMEDIES[word]
+            if said is not None and said.remedy and word != "validate":
+                met.setdefault(word, {})[said] = None
+    order = [*REMEDIES, "retired"]
+    return [(word, said) for word in sorted(met, key=order.index) for said in met[word]]
 
 
 def _print_sums(
@@ -391,15 +467,15 @@ def _print_sums(
     line = f"{_count(len(shown), 'observation')} in {_count(nights, 'night')}"
     line += f": {sums}" if sums else ""
     for n, what in (
-        (sum(bool(one.broken) for one in shown), "failed or not ended"),
+        (sum(one.at_work is not None for one in shown), "at work"),
+        (sum(bool(one.broken) for one in shown), "failed or did not end"),
         (sum(one.row.changed_since is not None for one in shown), "changed since decided"),
         (n_hidden, "retired and hidden (--all)"),
     ):
         line += f"; {n:,} {what}" if n else ""
     if refused := sum(one.row.n_quarantined for one in shown):
-        line += (
-            f"; {_count(refused, 'quarantined light frame')} (why: {database.name}, table frame)"
-        )
+        where = f"frames.html beside the products, or {database.name}, table frame"
+        line += f"; {_count(refused, 'quarantined light frame')} (why: {where})"
     out.print(f"{line}.")
 
 

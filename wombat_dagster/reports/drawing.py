@@ -24,6 +24,7 @@ T1_COLOUR: Final = "#1f5fa8"
 T2_COLOUR: Final = "#b3312c"
 QUIET_COLOUR: Final = "#777777"
 HELD_COLOUR: Final = "#a05000"
+ALARM_COLOUR: Final = "#d95f00"
 
 
 def clean(text: str, width: int | None = None) -> str:

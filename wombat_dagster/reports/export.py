@@ -136,6 +136,11 @@ def _columns(curve: StarCurve, phase: FloatArray | None) -> list[_Column]:
             words="chart of the comparison stars",
         ),
         _Column(
+            name="comp_source",
+            values=per_point([night.comp_source or "" for night in nights]),
+            words="where the chart is from: VSP, or the catalogue that stood in; empty: unrecorded",
+        ),
+        _Column(
             name="camera",
             values=per_point([night.camera or "" for night in nights]),
             words="camera as the FITS header says it",
@@ -259,6 +264,7 @@ def _night_metadata(night: CurveNight) -> dict[str, Any]:
         "band": night.band,
         "comp_band": night.comp_band,
         "chart": night.chart_id,
+        "comp_source": night.comp_source,
         "comps": list(night.comp_names),
         "check_star": night.check_name,
         "check_scatter_mag": night.check_scatter_mag,

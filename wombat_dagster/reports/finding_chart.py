@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from wombat_dagster.domain import Aperture, FloatArray, WcsSolution
-from wombat_dagster.reports.drawing import DPI, T1_COLOUR, T2_COLOUR, clean, small_png_of
+from wombat_dagster.reports.drawing import (
+    ALARM_COLOUR,
+    DPI,
+    T1_COLOUR,
+    T2_COLOUR,
+    clean,
+    small_png_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +33,7 @@ AREA_PX: Final = (920, 920)  # the frame is fitted into it
 BORDER_PX: Final = 20
 HEAD_PX: Final = 40
 FOOT_PX: Final = 64
+ALARM_PX: Final = 19
 SKY_TILES: Final = 8  # along each side
 GREYS: Final = 24  # so that noise does not fill the file
 BLACK_PERCENTILE: Final = 99.7
@@ -97,14 +105,15 @@ def finding_chart_png(
     aperture: Aperture,
     title: str,
     note: str = "",
+    alarm: str = "",
 ) -> bytes:
     """Return the frame with its marked stars as a PNG of about 960 px and less than 200 kB.
 
     `image` of shape (height, width) in ADU, NaN where nothing is known; row 0 is below, as FITS
     viewers show it. Measured stars have their aperture and annulus drawn to scale, stars not used
     a cross, known variables a diamond; marks beyond the frame are left out, and counted where they
-    are of stars not used. `note` is the last line. Words that find no free place beside a star not
-    used, or a known variable, are left out.
+    are of stars not used. Words that find no free place beside a star not used, or a known
+    variable, are left out. `note` is the last line, `alarm` stands in orange above the legend.
     """
     inside = [
         mark
@@ -116,7 +125,18 @@ def finding_chart_png(
     while True:
         binned = _binned(image, factor)
         png = small_png_of(
-            _figure(image.shape, binned, factor, inside, n_outside, solution, aperture, title, note)
+            _figure(
+                image.shape,
+                binned,
+                factor,
+                inside,
+                n_outside,
+                solution,
+                aperture,
+                title,
+                note,
+                alarm,
+            )
         )
         if len(png) < MAX_BYTES or min(binned.shape) < 100:
             return png
@@ -179,16 +199,18 @@ def _figure(
     aperture: Aperture,
     title: str,
     note: str,
+    alarm: str,
 ) -> "Figure":
     from matplotlib.figure import Figure
 
     height, width = shape
     zoom = min(AREA_PX[0] / width, AREA_PX[1] / height)  # picture pixels per frame pixel
     area_w, area_h = width * zoom, height * zoom
-    total_w, total_h = AREA_PX[0] + 2 * BORDER_PX, area_h + HEAD_PX + FOOT_PX
+    foot = FOOT_PX + (ALARM_PX if alarm else 0)
+    total_w, total_h = AREA_PX[0] + 2 * BORDER_PX, area_h + HEAD_PX + foot
     figure = Figure(figsize=(total_w / DPI, total_h / DPI), dpi=DPI, facecolor="white")
     left = (total_w - area_w) / 2
-    area = figure.add_axes((left / total_w, FOOT_PX / total_h, area_w / total_w, area_h / total_h))
+    area = figure.add_axes((left / total_w, foot / total_h, area_w / total_w, area_h / total_h))
     n_rows, n_columns = binned.shape
     area.imshow(
         _greys(binned),
@@ -219,6 +241,16 @@ def _figure(
         parse_math=False,
     )
     _legend(figure, marks, n_outside, total_h)
+    if alarm:
+        figure.text(
+            BORDER_PX / total_w,
+            (FOOT_PX - 1) / total_h,
+            clean(alarm, MAX_NOTE),
+            fontsize=10,
+            weight="bold",
+            color=ALARM_COLOUR,
+            parse_math=False,
+        )
     facts = (
         f"aperture {aperture.radius_px:.1f} px, sky {aperture.sky_inner_px:.1f} to"
         f" {aperture.sky_outer_px:.1f} px; {width} × {height} px,"

@@ -9,6 +9,7 @@ import numpy as np
 from wombat_dagster import domain
 from wombat_dagster.domain import BoolArray, FloatArray
 from wombat_dagster.reports.drawing import (
+    ALARM_COLOUR,
     DPI,
     HELD_COLOUR,
     QUIET_COLOUR,
@@ -46,7 +47,8 @@ def light_curve_png(
 
     Filled points with error bars count; hollow ones are proposed to be rejected; arrows are upper
     limits. T2 comes with its catalogue magnitude, dashed, and that one's error. `title` is the
-    first line (target, filter and JD when None). The night's notes end the caption.
+    first line (target, filter and JD when None). The night's notes end the caption; comps that are
+    not from the AAVSO's chart begin it, in orange.
     """
     from matplotlib.figure import Figure
 
@@ -92,12 +94,12 @@ class _Line:
     """One line below the picture."""
 
     words: str
-    alarm: bool = False
+    colour: str = "black"  # any other is bold
     small: bool = False
 
 
 def _caption(standard: domain.StandardMagnitudes, has_check: bool) -> list[_Line]:
-    """Return the lines below the picture: the reason of a held night, the facts, the notes."""
+    """Return the lines below the picture: what to beware of, the facts, the notes."""
     bars = "in the bars of T1" if standard.merr == "total" else "not in the bars"
     parts = [
         f"zero-point error {standard.zp_err_mag:.3f} mag, {bars}",
@@ -108,13 +110,15 @@ def _caption(standard: domain.StandardMagnitudes, has_check: bool) -> list[_Line
     if not has_check:
         parts.append("no check star")
     held = f"HELD: {standard.held_reason}" if standard.held_reason else ""
-    alarm = [_Line(words=words, alarm=True) for words in _wrap(held)]
+    alarm = [_Line(words=words, colour=HELD_COLOUR) for words in _wrap(held)]
+    source = domain.not_of_the_aavso(standard.comp_source) or ""
+    beware = [_Line(words=words, colour=ALARM_COLOUR) for words in _wrap(source)]
     facts = [_Line(words=words) for words in _wrap(" · ".join(parts))]
     notes = _wrap(" · ".join(standard.notes), NOTE_WIDTH)
     if len(notes) > MAX_NOTE_LINES:
         notes[MAX_NOTE_LINES - 1] = "… more in the magnitudes' file"
     small = [_Line(words=words, small=True) for words in notes[:MAX_NOTE_LINES]]
-    return alarm[:MAX_ALARM_LINES] + facts[:MAX_FACT_LINES] + small
+    return beware + alarm[:MAX_ALARM_LINES] + facts[:MAX_FACT_LINES] + small
 
 
 def _wrap(text: str, width: int = CAPTION_WIDTH) -> list[str]:
@@ -139,8 +143,8 @@ def _write_caption(figure: "Figure", lines: list[_Line]) -> None:
             0.018 + LINE_HEIGHT * row,
             line.words,
             fontsize=8 if line.small else 9,
-            color=HELD_COLOUR if line.alarm else "black",
-            weight="bold" if line.alarm else "normal",
+            color=line.colour,
+            weight="normal" if line.colour == "black" else "bold",
             parse_math=False,
         )
 

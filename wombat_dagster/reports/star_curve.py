@@ -30,6 +30,7 @@ class CurveNight:
     comp_band: str
     camera: str | None
     chart_id: str
+    comp_source: str | None  # VSP, APASS DR9 (VizieR); None: not recorded
     comp_names: tuple[str, ...]
     check_name: str | None
     check_offset_mag: float | None
@@ -137,9 +138,9 @@ def curve_night(
         **{
             name: getattr(standard, name)
             for name in (
-                "band", "comp_band", "camera", "chart_id", "comp_names", "check_name",
-                "check_offset_mag", "check_scatter_mag", "zp_err_mag", "merr", "method",
-                "transformed", "transformation", "held_reason", "notes",
+                "band", "comp_band", "camera", "chart_id", "comp_source", "comp_names",
+                "check_name", "check_offset_mag", "check_scatter_mag", "zp_err_mag", "merr",
+                "method", "transformed", "transformation", "held_reason", "notes",
             )
         },
     )  # fmt: skip

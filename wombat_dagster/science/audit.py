@@ -106,7 +106,7 @@ def audit(
         found = [
             *_sites(configured, hint, no_site),
             *_witnesses(night, claims, configured, hint),
-            *_sun_and_horizon(night, configured, hint),
+            *_sun_and_horizon(night, claims, configured, hint),
             *_cards(night, claims, configured or hint),
         ]
     found += [*_order(timed), *_file_times(timed), *_date(timed, configured or hint)]
@@ -414,7 +414,12 @@ def _zone(zone_h: float) -> str:
 # --------------------------------------------------------------------------------- Sun and horizon
 
 
-def _sun_and_horizon(night: _Night, configured: Site | None, hint: Site | None) -> list[Finding]:
+def _sun_and_horizon(
+    night: _Night,
+    claims: Sequence[HeaderClaims],
+    configured: Site | None,
+    hint: Site | None,
+) -> list[Finding]:
     """Return whether the Sun was up or the target down, and which time zone would put it right."""
     if configured is not None:
         places = [_Hypothesis(site=configured, words="")]
@@ -435,15 +440,37 @@ def _sun_and_horizon(night: _Night, configured: Site | None, hint: Site | None) 
         return []
     about = "sun" if sky.highest_sun_deg > SUN_UP_DEG else "horizon"
     words = f"{' and '.join(wrong)} ({_place(place.site)}) when DATE-OBS is taken as UT"
-    return [_warning(about, f"{words}: {_what_puts_it_right(night, places)}")]
+    clocks = [
+        claim
+        for claim in claims
+        if claim.raw in night.index
+        and not (claim.sidereal_h is None and claim.hour_angle_h is None)
+    ]
+    return [_warning(about, f"{words}: {_what_puts_it_right(night, clocks, places)}")]
 
 
-def _what_puts_it_right(night: _Night, places: Sequence[_Hypothesis]) -> str:
+def _what_puts_it_right(
+    night: _Night, clocks: Sequence[HeaderClaims], places: Sequence[_Hypothesis]
+) -> str:
+    """Return which zone or sign would; none that every card of `clocks` contradicts."""
+    excluded: set[str] = set()  # names of the cards that speak against something
+
+    def is_allowed(site: Site, add_h: float) -> bool:
+        told = [one for one in _testimony(night, clocks, site, add_h) if one.unit == "h"]
+        if not told or any(one.fits for one in told):
+            return True
+        excluded.update(f"{one.name} ({one.card})" for one in told)
+        return False
+
     fitting: list[tuple[float, float, _Hypothesis]] = []
     for place in places:
         of_longitude_h = ((place.site.longitude_deg + 180) % 360 - 180) / 15
         for zone_h in ZONES_H:
-            if zone_h and _sky(night, place.site, -zone_h).is_dark_and_up:
+            if (
+                zone_h
+                and _sky(night, place.site, -zone_h).is_dark_and_up
+                and is_allowed(place.site, -zone_h)
+            ):
                 fitting.append((abs(zone_h - of_longitude_h), zone_h, place))
     at_home = sorted(
         (one for one in fitting if one[0] <= ZONE_FROM_LONGITUDE_H), key=lambda one: one[0]
@@ -452,7 +479,7 @@ def _what_puts_it_right(night: _Night, places: Sequence[_Hypothesis]) -> str:
     said = []
     if len(places) == 1:
         flipped = replace(places[0].site, longitude_deg=-places[0].site.longitude_deg)
-        if _sky(night, flipped, 0.0).is_dark_and_up:
+        if _sky(night, flipped, 0.0).is_dark_and_up and is_allowed(flipped, 0.0):
             said.append(f"with the longitude's sign changed ({flipped.longitude_deg:+.4f}) it fits")
     if at_home:
         zones = " or ".join(list(dict.fromkeys(_zone(one[1]) for one in at_home))[:MAX_NAMED])
@@ -470,6 +497,9 @@ def _what_puts_it_right(night: _Night, places: Sequence[_Hypothesis]) -> str:
     if fitting:
         zones = ", ".join(dict.fromkeys(_zone(zone_h) for _, zone_h, _ in fitting))
         return f"no time zone of the site puts it right ({zones} would): site or clock wrong"
+    if excluded:
+        cards = " and ".join(sorted(excluded))
+        return f"nothing that {cards} would allow puts it right: site, clock or card wrong"
     return "no time zone puts it right: site or clock wrong"
 
 

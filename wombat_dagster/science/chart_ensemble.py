@@ -277,7 +277,10 @@ def _with_colour(
             "at least half wanted"
         ]
     left_out = [star_name(table.stars[i]) for i in indices if i not in coloured]
-    return coloured, [f"comp {by_colour.lacking} left out: {name}" for name in left_out]
+    if not left_out:
+        return coloured, []
+    comps = "comp" if len(left_out) == 1 else "comps"
+    return coloured, [f"{comps} {by_colour.lacking} left out: {', '.join(left_out)}"]
 
 
 def enough(n: int, n_all: int) -> bool:

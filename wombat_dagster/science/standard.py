@@ -154,6 +154,7 @@ def standardise(
         band=table.band,
         comp_band=table.comp_band,
         chart_id=table.chart_id,
+        comp_source=table.comp_source,
         labels=table.labels,
         raw_hashes=table.raw_hashes,
         jd_utc=table.times.jd_utc,

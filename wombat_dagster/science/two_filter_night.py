@@ -223,6 +223,7 @@ def _pair_night(
     used, used_blue, used_red = (_used_comps(one) for one in (night, blue, red))
     shared = [name for name in used if name in used_blue and name in used_red]
     if not enough(len(shared), len(used)):
+        _refuse_other_sources(pair, blue.table, red.table)
         raise domain.NoStandard(
             f"{len(shared)} of {len(used)} comps were used in {pair.blue} and {pair.red}, "
             "at least half wanted"
@@ -246,6 +247,17 @@ def _pair_night(
             for band in (own.band, pair.blue, pair.red)
         },
     )
+
+
+def _refuse_other_sources(
+    pair: FilterPair, blue: domain.PhotometryTable, red: domain.PhotometryTable
+) -> None:
+    """Raise NoStandard where comps have other names because they are from another source."""
+    sources = blue.comp_source, red.comp_source
+    if None not in sources and sources[0] != sources[1]:
+        raise domain.NoStandard(
+            f"comps are from {sources[0]} in {pair.blue}, from {sources[1]} in {pair.red}"
+        )
 
 
 def _used_comps(night: Night) -> dict[str, domain.ApertureStar]:

@@ -2,19 +2,19 @@
 
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from wombat_dagster.jobs import magnitudes_job, night_job, observation_job, stars_job
+from wombat_dagster.jobs import JOBS
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.partitions import NIGHTS, OBSERVATIONS, date_of_night
 from wombat_dagster.resources import ObservatoryResource
 from wombat_dagster.sensors import interval_s
-from wombat_dagster.sensors.asking import busy_keys, requests
+from wombat_dagster.sensors.asking import Asked, busy_keys, requests
 from wombat_dagster.stages.work import NEW_ON_DISK, Due
 
 if TYPE_CHECKING:
@@ -91,15 +91,22 @@ def sight(observatory: Observatory, memory: Memory, *, now_s: float) -> Sight:
     )
 
 
-def look(observatory: Observatory, seen: Sight, *, busy: Collection[str] = ()) -> list[Due]:
+def look(
+    observatory: Observatory,
+    seen: Sight,
+    *,
+    busy: Collection[str] = (),
+    may_ask: Callable[[Due], bool] = lambda _: True,
+) -> list[Due]:
     """Return what the frames in the data directory call for, in the order of the work.
 
     A night's masters come first: observations are asked for only when no settled night has its
-    masters still to make. Nothing is written to the data directory.
+    masters still to make. What `may_ask` says no to holds up nobody. Nothing is written to the
+    data directory.
     """
     from wombat_dagster.stages.due import due_nights, due_observations
 
-    nights = due_nights(observatory, on_disk=seen.nights, busy=busy)
+    nights = [n for n in due_nights(observatory, on_disk=seen.nights, busy=busy) if may_ask(n)]
     if nights or any("__" not in key for key in busy):
         return [one for one in nights if one.why in NEW_ON_DISK]
     rows = {row.observation.key: row.observation for row in observatory.status.targets()}
@@ -112,7 +119,7 @@ def look(observatory: Observatory, seen: Sight, *, busy: Collection[str] = ()) -
 
 
 @dg.sensor(
-    jobs=[night_job, observation_job, stars_job, magnitudes_job],
+    jobs=list(JOBS),
     minimum_interval_seconds=interval_s(),
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
@@ -124,18 +131,22 @@ def data_sensor(
     memory = Memory(context.cursor)
     busy = busy_keys(context.instance)
     seen = sight(opened, memory, now_s=time.time())
-    due = look(opened, seen, busy=busy)
+    asked = Asked(context.instance)
+    due = look(opened, seen, busy=busy, may_ask=asked.may_ask)
     return dg.SensorResult(
-        run_requests=requests(due, opened, n_busy=len(busy)),
+        run_requests=requests(due, opened, asked, n_busy=len(busy)),
         cursor=memory.cursor(),
-        dynamic_partitions_requests=_partitions(context.instance, opened, seen),
+        dynamic_partitions_requests=_partitions(context.instance, opened, seen, busy),
     )
 
 
 def _partitions(
-    instance: dg.DagsterInstance, observatory: Observatory, seen: Sight
+    instance: dg.DagsterInstance, observatory: Observatory, seen: Sight, busy: Collection[str]
 ) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
-    """Return the partitions to add, and those of retired observations, which are taken away."""
+    """Return the partitions to add, and those of retired observations, which are taken away.
+
+    Not while a run of theirs is not over: without its partition it would fail.
+    """
     rows = observatory.status.targets()
     known = {
         NIGHTS: [*observatory.status.night_keys(), *seen.nights],
@@ -148,6 +159,6 @@ def _partitions(
         missing = (key for key in dict.fromkeys(keys) if key not in there)
         if new := list(islice(missing, MAX_NEW_KEYS_PER_TICK)):
             asked.append(definition.build_add_request(new))
-        if retired := sorted(there - set(keys)):
+        if retired := sorted(there - set(keys) - set(busy)):
             asked.append(definition.build_delete_request(retired))
     return asked

@@ -61,7 +61,7 @@ INQUIRIES = Inquiries()
 
 def look(observatory: Observatory, *, busy: Collection[str] = ()) -> list[Release]:
     """Ask services that are away for a sign of life when it is time; return what is released."""
-    from wombat_dagster.stages.due import parked
+    from wombat_dagster.stages.due import parked, parked_stages
 
     released = []
     for word, name in SERVICES.items():
@@ -72,19 +72,16 @@ def look(observatory: Observatory, *, busy: Collection[str] = ()) -> list[Releas
             continue
         waiting = [one for one in parked(observatory, word, patiently=True) if one.key not in busy]
         if waiting:
-            assets = {one.key: _assets_from(observatory, one.key) for one in waiting}
+            stages = parked_stages(observatory, [one.key for one in waiting])
+            # From the stage on that could not have what it asked for.
+            assets = {
+                key: OBSERVATION_ASSETS[OBSERVATION_ASSETS.index(first) :]
+                for key, first in stages.items()
+            }
             released.append(Release(service=name, assets=assets))
     if observatory.vsp.away() is None:
         INQUIRIES.begin("charts", lambda: _refresh_charts(observatory))
     return released
-
-
-def _assets_from(observatory: Observatory, key: str) -> tuple[str, ...]:
-    """Return the assets from the stage on that could not have what it asked for."""
-    from wombat_dagster.stages.due import parked_stage
-
-    first = parked_stage(observatory, key)
-    return OBSERVATION_ASSETS[OBSERVATION_ASSETS.index(first) :]
 
 
 def _refresh_charts(observatory: Observatory) -> None:

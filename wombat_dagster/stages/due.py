@@ -18,7 +18,9 @@ from wombat_dagster.domain import (
     ChartRequest,
     Master,
     NoComps,
+    NoFrames,
     Observation,
+    Proc,
     Shortfall,
     UnknownVariable,
     VspUnavailable,
@@ -33,9 +35,11 @@ from wombat_dagster.stages.inputs import (
     CHART_SOURCE,
     CHOICES,
     CHOSEN,
+    FIELD_VARIABLES,
     LIGHTS,
     MASTER_FILES,
     MASTERS,
+    NOT_KNOWN,
     SETTINGS,
     SOLVER,
     Inputs,
@@ -52,6 +56,7 @@ from wombat_dagster.stages.work import (
     NIGHT_JOB,
     OBSERVATION_JOB,
     STARS_JOB,
+    TRIAGE_JOB,
     Due,
     Why,
 )
@@ -72,12 +77,14 @@ TRIAGE = "frame_triage"  # hangs on nothing that counts here
 LAST_STAGES = {"diagnostics", "light_curve"}
 """A run that reached these, or a shortfall, has come to its end."""
 LAST_STAGES_OF_NIGHT = {"bad_pixels", "detector_noise"}
+GATES = ("raw_frames", "master_bias", "master_darks", "master_flats", "bad_pixels")
+"""Stages of a night without which its observations are not begun."""
 _BORROW = ("master_darks", "master_flats", "bad_pixels")
 """Stages of a night that use masters of other nights."""
 STARS_STAGES = {"variable", "comp_list", "photometry_table"}
 FIRST_WAIT_S = 60.0  # before what broke is tried again; four times as long each time
-MAX_TRIES = 6  # of one thing with the same inputs: with the waits, most of a day
 AGAIN_AFTER_S = 86400.0
+MAX_GATED_TRIES = 6  # of a night, most of a day; then observations go on without its masters
 ASKED_AGAIN = {UnknownVariable.__name__, NoComps.__name__}
 """Endings that another answer of the AAVSO may change: tried daily, which asks only if it must."""
 CHECKING_S = 3.0  # spent at most, per look, on whether other masters make a difference
@@ -155,8 +162,10 @@ def _night_due(
     ]
     if changed:
         return Why.SETTINGS if changed == [SETTINGS] else Why.FILES, ", ".join(changed)
-    if first.is_shortfall or not is_known:
+    if first.is_shortfall:
         return None  # a night without lights
+    if not is_known:
+        return Why.FILES, "its frames are back"
     if broken := _broken(stages, LAST_STAGES_OF_NIGHT):
         return broken
     files = master_files(observatory, _date(key))
@@ -234,8 +243,9 @@ def due_observations(
     siblings = stale_inputs(observatory)
     until_s = None if check_for_s is None else time.monotonic() + check_for_s
     masters = _Masters(observatory, until_s)
+    is_vsp_well = observatory.vsp.away() is None
     due, changed_since, waiting = [], {}, {}
-    broken_nights = _broken_nights(latest)
+    broken_nights = _broken_nights(latest, broken)
     for row in observatory.status.targets():
         one = row.observation
         if one.key in busy or row.retired_utc is not None:
@@ -244,10 +254,12 @@ def due_observations(
         found = _observation_due(observatory, row, stages, inputs, masters, now_utc)
         if found is None and one in siblings:
             found = Why.SIBLING, "standard magnitudes", MAGNITUDES_JOB
+        if row.submitted is not None and found is None and _fell_back(stages) and is_vsp_well:
+            changed_since[one.key] = f"VSP is back: made with {_source(stages)}, not AAVSO's comps"
         if found is None:
             continue
         why, words, job = found
-        if row.submitted is not None and stages and why not in _BROKEN:
+        if row.submitted is not None and stages:
             changed_since[one.key] = f"{why}: {words}"
             continue
         if night := masters.waits_for(one, broken_nights):
@@ -270,13 +282,28 @@ def due_observations(
     return Outlook(due=tuple(due), changed_since=changed_since, waiting=waiting)
 
 
-def _broken_nights(latest: Mapping[str, Mapping[str, StageRun]]) -> list[str]:
-    """Return the keys of nights whose masters are at work, or could not be made by our fault."""
+def _broken_nights(
+    latest: Mapping[str, Mapping[str, StageRun]], broken: Mapping[tuple[str, str], int]
+) -> list[str]:
+    """Return the keys of nights whose masters are at work, or could not be made by our fault.
+
+    Not those where it was tried often enough: observations do not wait for ever.
+    """
     return [
         key
         for key, stages in latest.items()
-        if "__" not in key and _broken(stages, LAST_STAGES_OF_NIGHT)
+        if "__" not in key
+        and _lacks_masters(stages)
+        and max((broken.get((key, asset), 0) for asset in GATES), default=0) <= MAX_GATED_TRIES
     ]
+
+
+def _lacks_masters(stages: Mapping[str, StageRun]) -> bool:
+    first = stages.get("raw_frames")
+    if first is None or first.is_shortfall:
+        return False
+    made = [stages.get(asset) for asset in GATES]
+    return any(one is None or one.is_broken or one.number < first.number for one in made)
 
 
 def _observation_due(
@@ -295,6 +322,8 @@ def _observation_due(
     if not stages.keys() & set(STAGES):
         return Why.INTERRUPTED, "not begun at its beginning", OBSERVATION_JOB
     last_stage, ended = _end(stages)
+    if row.proc == Proc.NOFRAMES and row.n_frames and ended.ending != NoFrames.__name__:
+        return Why.LATE_FRAMES, "its frames are back", OBSERVATION_JOB
     for asset in STAGES:
         stage = stages.get(asset)
         if stage is None:
@@ -312,8 +341,16 @@ def _observation_due(
             break
     if last_stage == "standard_magnitudes" and row.apphot is None:
         return Why.INTERRUPTED, "apphot says that it is not done", MAGNITUDES_JOB
+    if (triage := stages.get(TRIAGE)) is not None:
+        changed = _changed(triage, inputs.of_observation(TRIAGE, one))
+        if changed:
+            return _why(changed), f"{', '.join(changed)} ({TRIAGE})", TRIAGE_JOB
     if ended.ending in ASKED_AGAIN and _age_s(ended, now_utc) > AGAIN_AFTER_S:
         return Why.AGAIN, f"{ended.ending} a day ago", STARS_JOB
+    comps = stages.get("comp_list")
+    is_unsure = comps is not None and comps.inputs.get(FIELD_VARIABLES) == NOT_KNOWN
+    if is_unsure and _age_s(ended, now_utc) > AGAIN_AFTER_S and observatory.vsx.away() is None:
+        return Why.AGAIN, "the variables of the field were not known", STARS_JOB
     return None
 
 
@@ -430,14 +467,20 @@ def parked(observatory: Observatory, word: Apphot, *, patiently: bool = False) -
             row.apphot == word
             or (word is Apphot.NOVSP and _fell_back(latest.get(row.observation.key, {})))
         )
+        and not _is_broken(latest.get(row.observation.key, {}))
         and not (patiently and waits_on(row.observation.key))
     ]
 
 
-def parked_stage(observatory: Observatory, key: str) -> str:
-    """Return the asset from which a parked observation is to be taken up again."""
-    stages = StageRuns(observatory.status.path).latest(key).get(key, {})
-    return _parked_stage(stages) or STAGES[0]
+def parked_stages(observatory: Observatory, keys: Collection[str]) -> dict[str, str]:
+    """Return the assets from which parked observations are to be taken up again, by key."""
+    latest = StageRuns(observatory.status.path).latest()
+    return {key: _parked_stage(latest.get(key, {})) or STAGES[0] for key in keys}
+
+
+def _is_broken(stages: Mapping[str, StageRun]) -> bool:
+    """Tell whether the last run did not come to its end: that is the data sensor's business."""
+    return bool(stages) and _broken(stages, LAST_STAGES) is not None
 
 
 def _parked_stage(stages: Mapping[str, StageRun]) -> str | None:
@@ -451,6 +494,10 @@ def _fell_back(stages: Mapping[str, StageRun]) -> bool:
     """Tell whether an observation was made with the stars of another catalogue than VSP's."""
     comps = stages.get("comp_list")
     return comps is not None and not comps.is_broken and comps.inputs.get(CHART_SOURCE, VSP) != VSP
+
+
+def _source(stages: Mapping[str, StageRun]) -> str:
+    return stages["comp_list"].inputs[CHART_SOURCE]
 
 
 def charts_in_use(observatory: Observatory) -> set[ChartRequest]:
@@ -499,11 +546,13 @@ def _may_be_tried(
     """Tell whether something broken may be tried again by now; anything else may."""
     if why not in _BROKEN:
         return True
-    if n_tries > MAX_TRIES:
-        return False
     last = max(stages.values(), key=lambda one: one.number)
-    age_s = _age_s(last, now_utc)
-    return not 0 <= age_s < FIRST_WAIT_S * 4 ** (max(n_tries, 1) - 1)  # the clock may be set back
+    return not 0 <= _age_s(last, now_utc) < wait_s(n_tries)  # the clock may be set back
+
+
+def wait_s(n_tries: int) -> float:
+    """Return how long to wait after so many tries in vain: longer every time, at most a day."""
+    return min(FIRST_WAIT_S * 4.0 ** (min(max(n_tries, 1), 20) - 1), AGAIN_AFTER_S)
 
 
 def _age_s(one: StageRun, now_utc: dt.datetime | None) -> float:

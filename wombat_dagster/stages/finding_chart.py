@@ -16,6 +16,7 @@ from wombat_dagster.domain import (
     Reduction,
     Unused,
     WcsSolution,
+    not_of_the_aavso,
 )
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.reports.finding_chart import Mark, MarkKind, finding_chart_png
@@ -64,6 +65,7 @@ def finding_chart(
         aperture=_aperture(table, index),
         title=f"{table.variable.name}  {observation.filter}  {observation.date}",
         note="; ".join(notes),
+        alarm=not_of_the_aavso(candidates.chart_source) or "",
     )
 
 
@@ -79,7 +81,15 @@ def chart_stars(observatory: Observatory, candidates: CompCandidates) -> dict[st
 
     Those that may serve are always there; of the others none when the chart's file is gone.
     """
-    versions = charts_on_disk(observatory, chart_ids={candidates.chart_id})
+    versions = [
+        chart
+        for chart in charts_on_disk(
+            observatory,
+            chart_ids={candidates.chart_id},
+            place=(candidates.variable.ra_deg, candidates.variable.dec_deg),
+        )
+        if chart.chart_id == candidates.chart_id
+    ]
     versions.sort(key=lambda chart: chart.fetched_utc == candidates.chart_fetched_utc)
     stars = (*(versions[-1].stars if versions else ()), *candidates.ranked)
     return {star.auid: star for star in stars}

@@ -9,6 +9,7 @@ import datetime as dt
 import hashlib
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -45,6 +46,10 @@ CHART = "chart"
 """Of an ended `comp_list`: the version of the stars of the chart."""
 CHART_REQUEST = "chart request"
 CHART_SOURCE = "chart source"
+OTHER_FILTERS = "other filters of the target"
+FIELD_VARIABLES = "variables of the field"
+NOT_KNOWN = "not known"
+SITE = "[site]"
 KINDS_OF_MASTERS = {
     "master_bias": FrameKind.BIAS,
     "master_darks": FrameKind.DARK,
@@ -88,9 +93,12 @@ class Inputs:
                     TARGET: self._target_part(observation, "comps"),
                     CHOICES: self._target_part(observation, "chosen"),
                     SETTINGS: self._camera_part(observation, "comps"),
+                    OTHER_FILTERS: self._filters.get(observation.target, ""),
                 }
             case "photometry_table":
                 return {SETTINGS: self._camera_part(observation, "photometry")}
+            case "frame_triage":
+                return {SITE: _digest(self._settings.site)}
             case "standard_magnitudes":
                 return {
                     SETTINGS: self._camera_part(observation, "magnitudes"),
@@ -136,6 +144,15 @@ class Inputs:
     @cached_property
     def _masters(self) -> str:
         return self._observatory.masters_signature()
+
+    @cached_property
+    def _filters(self) -> dict[str, str]:
+        """Return the filters of every target, of all nights: comps that have them all are best."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for row in self._observatory.status.targets():
+            if row.retired_utc is None:
+                found[row.observation.target].add(row.observation.filter)
+        return {target: ", ".join(sorted(filters)) for target, filters in found.items()}
 
     @cached_property
     def _cameras(self) -> dict[str, str | None]:
@@ -227,6 +244,7 @@ def found_by(asset: str, value: Any) -> dict[str, str]:
                 CHART: found,
                 CHART_REQUEST: json.dumps(asdict(request)),
                 CHART_SOURCE: value.chart_source,
+                **({FIELD_VARIABLES: NOT_KNOWN} if value.known_variables is None else {}),
             }
     return {}
 
@@ -298,13 +316,9 @@ def night_on_disk(observatory: Observatory, date: dt.date) -> NightOnDisk:
 
 def master_files(observatory: Observatory, date: dt.date) -> dict[str, str]:
     """Return the signatures of the files of masters that lie in a night, by asset."""
-    from wombat_dagster.store.layout import master_signatures, night_directories
+    from wombat_dagster.store.layout import master_signatures
 
-    found = [
-        master_signatures(night.path)
-        for night in night_directories(observatory.layout.data)
-        if night.date == date
-    ]
+    found = [master_signatures(place) for place in observatory.layout.master_places(date)]
     return {
         asset: "+".join(signatures)
         for asset, kind in KINDS_OF_MASTERS.items()

@@ -17,19 +17,23 @@ from wombat_dagster.catalogs.base import BadAnswer
 from wombat_dagster.catalogs.cache import AnswerCache
 from wombat_dagster.catalogs.vsp import read_chart
 from wombat_dagster.domain import (
+    NOCAL,
     BadPixelMap,
     CalibrationChoice,
     CompCandidates,
     FrameSolution,
+    FrameTriage,
     Master,
     PhotometryTable,
     RawFrame,
     ReducedFrame,
     Reduction,
+    Shortfall,
     Variable,
 )
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.products import PRODUCTS, read_product
+from wombat_dagster.stages.choice import choose_calibration
 from wombat_dagster.stages.due import STAGES
 from wombat_dagster.stages.lineage_words import (
     MAX_NAMED,
@@ -42,10 +46,12 @@ from wombat_dagster.stages.lineage_words import (
     file_words,
     flat_keys,
     has_pixels,
+    is_at_work,
     is_ours,
     last_ended,
     magnitude_words,
     measurement_words,
+    not_ended_words,
     only_faults,
     or_unknown,
     raw_words,
@@ -72,6 +78,7 @@ from wombat_dagster.store.status import TargetRow
 from wombat_dagster.store.tables import UnreadableProduct
 
 SETTINGS_FILE = "settings.toml"
+MASTER_STAGES = {"bias": "master_bias", "dark": "master_darks", "flat": "master_flats"}
 
 
 class NoSuchFrame(LookupError):
@@ -124,6 +131,32 @@ def lineage_of(
     return _Lineage(observatory, row, frame=frame, verify=verify).root(cause, remedy)
 
 
+def masters_now(
+    observatory: Observatory, row: TargetRow, *, available: Sequence[Master] | None = None
+) -> list[str]:
+    """Return which masters would be taken now in place of those that were, by night.
+
+    As in ``bias 2025-10-14 → 2025-10-16``; empty where other files of the same nights would be.
+    `available`: as of `choice.choose_calibration`.
+    """
+    if not (row.proc_bias or row.proc_dark or row.proc_flat):
+        return []  # none was chosen yet
+    try:
+        now = choose_calibration(observatory, row.observation, available=available)
+    except Shortfall as shortfall:
+        return [str(shortfall)]
+    nights = (
+        ("bias", row.proc_bias, now.bias),
+        ("dark", row.proc_dark, now.dark),
+        ("flat", row.proc_flat, now.flat),
+    )
+    return [
+        f"{kind} {before} → {after}"
+        for kind, before, master in nights
+        if before is not None and before != (after := master.date.isoformat() if master else NOCAL)
+    ]
+
+
 class _Lineage:
     """What is looked up once for all sections."""
 
@@ -138,6 +171,7 @@ class _Lineage:
         self.night_key = f"{row.observation.date:%Y%m%d}"
         self.ended_at = last_ended(self.history)
         self.stored: dict[str, tuple[Any, tuple[str, ...], dict[str, Any]]] = {}
+        self.told: set[str] = set()  # masters, by path
         self.frame = None if frame is None else self._find_frame(frame)
 
     def root(self, cause: str | None, remedy: str | None) -> Section:
@@ -152,6 +186,7 @@ class _Lineage:
         about = "" if frame is None else f", frame {frame.number or '–'}: {frame.label}"
         sections = [
             self._ending(cause, remedy),
+            self._time_and_site(),
             self._magnitudes(),
             self._how(),
             self._variable(),
@@ -172,7 +207,10 @@ class _Lineage:
             lines.append(f"decided: {row.submitted}")
         faults = []
         if row.changed_since:
-            faults.append(f"changed since it was decided on: {row.changed_since}")
+            words = f"changed since it was decided on: {row.changed_since}"
+            if others := masters_now(self.observatory, row):
+                words += f" ({', '.join(others)})"
+            faults.append(words)
         if row.retired_utc:
             faults.append(f"retired {row.retired_utc}: its frames are gone from the data")
         return Section(
@@ -294,13 +332,15 @@ class _Lineage:
             lines.append(row.reason)
         if cause:
             lines.append(cause + (f" → {remedy}" if remedy else ""))
-        faults = []
+        faults: list[str] = []
         if (ended := self.ended_at) is not None and ended.is_broken:
-            how = f"failed {ended.ended_utc}: {ended.reason}"
+            at_work = is_at_work(self.layout, self.key) if ended.ending is None else False
+            how = f"{ended.asset} failed {ended.ended_utc}: {ended.reason}"
             if ended.ending is None:
-                how = f"began {ended.begun_utc} and has not ended: at work, or killed"
+                how = not_ended_words(ended, at_work)
             log = self.layout.observation_dir(self.key) / "log.txt"
-            faults.append(f"{ended.asset} {how} (run {ended.run_id}; {log})")
+            how += f" (run {ended.run_id}; {log})"
+            (lines if at_work else faults).append(how)
         if self.frame is not None and (why := self._why_not_measured(self.frame)):
             faults.append(f"{self.frame.label} is not measured: {why}")
         return Section(
@@ -335,6 +375,21 @@ class _Lineage:
         if solution is not None and solution.solution is None:
             return f"not solved: {solution.reason} {solution.message}".strip()
         return "the observation did not come so far"
+
+    def _time_and_site(self) -> Section | None:
+        """Return what the audit of times and place found, loudest first."""
+        triage, faults, file = self.product("frame_triage")
+        if triage is None:
+            return only_faults("time_and_site", "Time and site", faults, file)
+        assert isinstance(triage, FrameTriage)
+        verdict = "in doubt" if triage.doubts else "nothing speaks against them"
+        return Section(
+            name="time_and_site",
+            title=f"Time and site: {verdict}",
+            lines=tuple(f"{one.severity}: {one.words}" for one in triage.findings),
+            facts={"findings": [asdict(one) for one in triage.findings], **file},
+            faults=faults,
+        )
 
     # --------------------------------------------------------------------------------- magnitudes
 
@@ -506,6 +561,7 @@ class _Lineage:
             if solver
         ]
         lines += [f"{path}: {why}" for path, why in [*failed.items()][:MAX_NAMED]]
+        lines += and_more([*failed])
         return Section(
             name="plate_solution",
             title=f"Plate solutions: {len(solutions) - len(failed)} of {len(solutions)} frames",
@@ -538,7 +594,7 @@ class _Lineage:
         problems = [words for f in kept for words in self._check_reduced(reduction, f)]
         left_out = dict(reduction.left_out)
         lines = [f"{path}: left out: {why}" for path, why in [*left_out.items()][:MAX_NAMED]]
-        lines += [*reduction.notes]
+        lines += [*and_more([*left_out]), *reduction.notes]
         return Section(
             name="reduced_frame",
             title=f"Reduced frames: {len(reduction.frames)}, {len(kept)} kept on disk",
@@ -636,6 +692,8 @@ class _Lineage:
                 )
             else:
                 why = [words for words in choice.reasons if kind in words]
+                if (of_night := self._why_no_master(kind)) is not None:
+                    why.append(of_night)
                 sections.append(
                     Section(
                         name=kind,
@@ -648,8 +706,24 @@ class _Lineage:
             sections.append(self._bad_pixels(choice.bad_pixels))
         return sections
 
+    def _why_no_master(self, kind: str) -> str | None:
+        """Return why the night of the observation has no master of this kind, if it has none."""
+        asset = MASTER_STAGES[kind]
+        stage = StageRuns(self.observatory.status.path).latest(self.night_key)
+        one = stage.get(self.night_key, {}).get(asset)
+        if one is None or not (one.is_shortfall or one.is_broken) or one.reason is None:
+            return None
+        return f"{asset} of the night itself: {one.reason}"
+
     def _master(self, kind: str, master: Master, *, seen: frozenset[str]) -> Section:
         facts = {name: value for name, value in asdict(master).items() if name != "group"}
+        if master.path in self.told:
+            return Section(
+                name=kind,
+                title=f"Master {kind} {master.path}: as above",
+                facts={**facts, "file": str(self._raw_path(master.path))},
+            )
+        self.told.add(master.path)
         made = "by wombat" if master.made_by_us else "by the observer"
         lines = [
             f"{master.n_used} frames of the night {master.date}, {master.n_refused} refused,"
@@ -810,10 +884,10 @@ class _Lineage:
         faults += [f"{path}, which was used, is gone from the data" for path in gone]
         verified = sum(bool(one["verified"]) for one in facts)
         lines = []
-        for light in lights[:1] if len(lights) <= MAX_NAMED else (lights[0], lights[-1]):
+        for light in lights if len(lights) <= MAX_NAMED else (lights[0], lights[-1]):
             lines.append(f"{light.path} pixels SHA-256 {light.pixel_hash}")
             lines += [f"warning: {words}" for words in light.warnings]
-        if len(lights) > 1:
+        if len(lights) > MAX_NAMED:
             lines.append(f"the first and the last of {len(lights)}; --json has all")
         if self.frame is not None and lights:
             lines.append(raw_words(lights[0]))

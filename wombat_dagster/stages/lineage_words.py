@@ -21,7 +21,8 @@ from wombat_dagster.domain import (
 )
 from wombat_dagster.stages.due import STAGES
 from wombat_dagster.store.frames import UnreadableFrame, array_hash, read_image
-from wombat_dagster.store.layout import parse_night_date
+from wombat_dagster.store.layout import Layout, parse_night_date
+from wombat_dagster.store.locks import is_held
 from wombat_dagster.store.stage_runs import StageRun
 
 PLACES_OF_THE_MACHINE = {"data", "products", "database", "cache"}
@@ -367,6 +368,25 @@ def runs_in_words(history: Sequence[StageRun]) -> list[str]:
 
 def stage_object(one: StageRun) -> dict[str, Any]:
     return {field.name: getattr(one, field.name) for field in fields(StageRun)}
+
+
+def is_at_work(layout: Layout, key: str) -> bool | None:
+    """Tell whether a process works on a partition now; None where that cannot be seen."""
+    place = layout.observation_dir(key) if "__" in key else layout.night_products_dir(key)
+    try:
+        return is_held(place / ".lock")
+    except OSError:  # of another user, who may be at work
+        return None
+
+
+def not_ended_words(one: StageRun, at_work: bool | None) -> str:
+    """Return what is to be said of a stage that began and has no end."""
+    since = f"{one.begun_utc[:16].replace('T', ' ')} UTC"
+    if at_work:
+        return f"{one.asset} is at work since {since}"
+    if at_work is None:
+        return f"{one.asset} began {since} and has not ended: at work, or killed"
+    return f"{one.asset} began {since} and did not end: killed, or the machine went down"
 
 
 def last_ended(history: Sequence[StageRun]) -> StageRun | None:

@@ -12,7 +12,7 @@ more, and never depends on what was there before: a night measured in parts is o
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -111,12 +111,17 @@ def measure_observation(
     solved = [s for s in solved_frames(reduction, solutions) if s[0].label not in dropped]
     if not solved:
         raise NoFrames("no solved frame shows the variable")
+    pixels = CalibratedFrames(observatory, observation, reduction)
+    gone = {s[0].raw: words for s in solved if (words := pixels.why_gone(s[0])) is not None}
+    n_solved, solved = len(solved), [s for s in solved if s[0].raw not in gone]
+    left_out = tuple(f"{PurePosixPath(path).name} left out: {gone[path]}" for path in gone)
+    if not solved:
+        raise NoFrames(f"0 of {n_solved} solved frames can be read: {left_out[0]}")
     settings, facts = observatory.settings, reduction.detector
     frames = [frame for frame, _, _ in solved]
     site = _site(observatory, frames, candidates.variable)
     exposure_s = np.array([frame.exposure_s for frame in frames])
     times = _times(frames, exposure_s, candidates.variable, site)
-    pixels = CalibratedFrames(observatory, observation, reduction)
     per_frame = KeptArrays(_kept_directory(observatory, observation))
     profile, reference = night_profile(pixels, solved, facts, settings.photometry, per_frame)
     fwhm_px = _frame_fwhm(solved, profile, reference)
@@ -188,6 +193,7 @@ def measure_observation(
         comp_band=candidates.comp_band,
         band_confirmed=candidates.band_confirmed,
         chart_id=candidates.chart_id,
+        comp_source=candidates.chart_source,
         variable=candidates.variable,
         labels=tuple(frame.label for frame in frames),
         raw_hashes=tuple(frame.raw_hash for frame in frames),
@@ -209,6 +215,7 @@ def measure_observation(
         relative=relative_fluxes(kept, stars),
         pedestal_removed="bias" not in reduction.choice.missing,
         notes=(
+            *left_out,
             *_missing_calibration(reduction),
             *candidates.variable.notes,
             *candidates.notes,

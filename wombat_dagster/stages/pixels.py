@@ -36,6 +36,7 @@ from wombat_dagster.store.frames import (
     with_cards,
     without_wcs,
 )
+from wombat_dagster.store.layout import change_since
 from wombat_dagster.store.staging import Staging, staged
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,15 @@ class CalibratedFrames:
             pixels = self._calibrator.read(raw, self._raw_path(frame))
             look = look_at(self._calibrator, raw, pixels, path)
         return look.stars
+
+    def why_gone(self, frame: ReducedFrame) -> str | None:
+        """Return why the pixels of a frame cannot be had any more; None: they can, by all signs."""
+        if frame.path is not None and self._kept(frame).exists():
+            return None
+        raw, path = self._raw.get(frame.raw), self._raw_path(frame)
+        if raw is None or not path.exists():
+            return "gone from the data since it was reduced"
+        return change_since(raw, path)
 
     def key(self, frame: ReducedFrame) -> str:
         """Return a name for the pixels of a frame and their mask, by all that they depend on."""

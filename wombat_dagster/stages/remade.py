@@ -1,14 +1,20 @@
-"""What magnitudes made again say otherwise than before."""
+"""What magnitudes made again say otherwise than before, and what went in that differs."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from wombat_dagster.domain import StandardMagnitudes
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.products import read_product
+from wombat_dagster.stages.siblings import COEFFICIENTS
 from wombat_dagster.store.remade import Remade, record_remade, utc_now
+from wombat_dagster.store.stage_runs import MADE, StageRuns
 from wombat_dagster.store.tables import UnreadableProduct
 
 SAME_MAG = 5e-6  # beyond the digits that are written
+TOLD_MAG = 5e-5  # of the comps' mean: beyond the digits that are told
+MAX_NAMES = 6
 
 
 def magnitudes_before(observatory: Observatory, key: str) -> StandardMagnitudes | None:
@@ -30,7 +36,8 @@ def record_change(
 ) -> Remade | None:
     """Write down how T1 changed on the frames that both have; None, and nothing, when it did not.
 
-    Frames are the same when their pixels are. T1 without a value before or after does not count.
+    Frames are the same when their pixels are. T1 without a value before or after does not count. Of
+    a row that a person has decided on, it says so as well.
     """
     if before is None:
         return None
@@ -46,6 +53,7 @@ def record_change(
         key=key,
         made_utc=utc_now(),
         why=why,
+        what=what_differs(before, after, software=_software(observatory, key)),
         n_frames=len(change),
         t1_median_change_mag=float(np.median(change)) if len(change) else None,
         t1_largest_change_mag=float(change[np.argmax(np.abs(change))]) if len(change) else None,
@@ -53,8 +61,126 @@ def record_change(
         zp_err_after_mag=_finite(after.zp_err_mag),
     )
     record_remade(observatory.status.path, found)
+    if observatory.status.target_row(key).submitted:
+        observatory.status.note_changed_since(key, _since_decided(found))
     return found
 
 
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
+
+
+def _since_decided(one: Remade) -> str:
+    """Return ``2026-11-21T20:50Z after you decided: T1 +0.053 mag (frames 19 → 22)``."""
+    change = one.t1_median_change_mag
+    words = one.figures if change is None else f"T1 {change:+.3f} mag"
+    return f"{one.made_utc[:16]}Z after you decided: {words} ({one.what})"
+
+
+# ------------------------------------------------------------------------------------ what differs
+
+
+def what_differs(
+    before: StandardMagnitudes, after: StandardMagnitudes, *, software: Sequence[str] = ()
+) -> str:
+    """Return in words what went into magnitudes that differs; `software` are words on programs.
+
+    ``bias none → 2025-10-14 (4f5a06); frames 19 → 22``. What cannot be told is "not known".
+    """
+    old, new = _facts(before), _facts(after)
+    names = dict.fromkeys((*old, *new))
+    parts = [
+        *(f"{n} {old[n]} → {new[n]}" for n in names if n in old and n in new and old[n] != new[n]),
+        *_frames(before, after),
+        *_comps(before, after),
+        *_siblings(before.sibling_versions, after.sibling_versions),
+        *software,
+    ]
+    unknown = ", ".join(name for name in names if name not in old or name not in new)
+    if unknown:
+        parts.append(f"not known whether other: {unknown}")
+    return "; ".join(parts) or "what differs is not known"
+
+
+def _facts(magnitudes: StandardMagnitudes) -> dict[str, str]:
+    """Return what can be compared as words, by name; what was not recorded is not there."""
+    used = magnitudes.transformation
+    coefficient = "none"
+    if used.coefficient is not None:
+        coefficient = f"{used.coefficient_name or ''} {used.coefficient:+.4f}".strip()
+        if used.coefficient_error is not None:
+            coefficient += f" ± {used.coefficient_error:.4f}"
+    is_measured = magnitudes.method == "two-filter"  # the night's own result, not what goes in
+    has_colour = used.target_colour is not None and not is_measured
+    return {
+        **magnitudes.made_with,
+        "chart": magnitudes.chart_id,
+        "check star": magnitudes.check_name or "none",
+        "method": magnitudes.method,
+        "ensemble": magnitudes.ensemble,
+        "TRANS": "YES" if magnitudes.transformed else "NO",
+        "coefficient": coefficient,
+        **({"colour of T1": f"{used.target_colour:.3f}"} if has_colour else {}),
+    }
+
+
+def _frames(before: StandardMagnitudes, after: StandardMagnitudes) -> list[str]:
+    n_old, n_new = len(before.raw_hashes), len(after.raw_hashes)
+    n_others = len(set(after.raw_hashes) - set(before.raw_hashes))
+    if n_old != n_new:
+        return [f"frames {n_old} → {n_new}"]
+    return [f"{n_others} of {n_new} frames are other ones"] if n_others else []
+
+
+def _comps(before: StandardMagnitudes, after: StandardMagnitudes) -> list[str]:
+    old, new = before.comp_names, after.comp_names
+    if set(old) == set(new):
+        means = before.ensemble_reference_mag, after.ensemble_reference_mag
+        if abs(means[1] - means[0]) < TOLD_MAG:
+            return []
+        return [f"catalogue mean of the comps {means[0]:.4f} → {means[1]:.4f}"]
+    if not set(old) & set(new):
+        return [f"comps {len(old)} → {len(new)}, none in both"]
+    added = [name for name in new if name not in old]
+    left_out = [name for name in old if name not in new]
+    return [
+        f"comps {words}: {_few(names)}"
+        for words, names in (("added", added), ("left out", left_out))
+        if names
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
+
+
+def _siblings(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Return which of the other filters' measurements are there now, gone, or made again."""
+    words = []
+    for key in sorted({*old, *new} - {COEFFICIENTS}):
+        if key not in old:
+            words.append(f"with {key}")
+        elif key not in new:
+            words.append(f"without {key}")
+        elif old[key] != new[key]:
+            words.append(f"{key} measured again")
+    return words
+
+
+def _software(observatory: Observatory, key: str) -> list[str]:
+    """Return which programs are of another version than when the magnitudes were last made."""
+    runs = [
+        run
+        for run in StageRuns(observatory.status.path).history(key)
+        if run.asset == "standard_magnitudes"
+    ]
+    last = next((run for run in reversed(runs[:-1]) if run.ending == MADE), None)
+    if last is None or last.software is None or runs[-1].software is None:
+        return []
+    old, new = last.software, runs[-1].software
+    return [
+        f"{name} {old.get(name, 'none')} → {new.get(name, 'none')}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]

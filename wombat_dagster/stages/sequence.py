@@ -52,7 +52,6 @@ log = logging.getLogger(__name__)
 
 Solved = list[tuple[ReducedFrame, FrameSolution, WcsSolution]]
 
-VSP = "VSP"  # `source` of a chart that is the AAVSO's
 JD_OF_ORDINAL_0 = 1721424.5
 SAME_CENTRE_DEG = 0.002  # charts are centred on the variable, to 0.001 degrees
 
@@ -106,7 +105,7 @@ def choose_comps(
     request = chart_request(
         variable.ra_deg, variable.dec_deg, 2 * radius_arcmin, settings.aavso.maglimit
     )
-    chart = _chart(observatory, request)
+    chart, vsp_away = _chart(observatory, request)
     overrides = settings.for_camera(group.camera).filters
     _, comp_band, _ = band_of(observation.filter, overrides)
     place = position_at_epoch(variable, _jd(observation))
@@ -121,6 +120,7 @@ def choose_comps(
             comp_band,
             fwhm_px=detected_fwhm_px(solved),
         )
+    other_bands = _other_bands(observatory, observation, group.camera)
     known, known_note = _known_variables(observatory, variable, radius_arcmin / 60.0)
     annulus_px = aperture_of(settings.photometry, detected_fwhm_px(solved)).sky_outer_px
     try:
@@ -140,13 +140,19 @@ def choose_comps(
             target_place=place,
             target_colour=target.colour.get("B-V"),
             measured_mag=measured_mag,
-            other_bands=_other_bands(observatory, observation, group.camera),
+            other_bands=other_bands,
         )
     except NoComps as nothing:
-        if chart.source == VSP:
+        if vsp_away is None:
             raise
-        raise VspUnavailable("; ".join([*chart.notes, str(nothing)])) from nothing
-    notes = [*chart.notes, *known_note, *candidates.notes]
+        raise VspUnavailable("; ".join([*chart.notes, str(vsp_away), str(nothing)])) from nothing
+    band_notes = [chart.band_notes.get(band) for band in (comp_band, *other_bands)]
+    notes = [
+        *chart.notes,
+        *dict.fromkeys(note for note in band_notes if note),
+        *known_note,
+        *candidates.notes,
+    ]
     if 2 * radius_arcmin > FOV_LADDER_ARCMIN[-1]:
         notes.append(f"frames wider than the chart: comps from its {FOV_LADDER_ARCMIN[-1]:.0f}'")
     return replace(
@@ -157,11 +163,16 @@ def choose_comps(
     )
 
 
-def _chart(observatory: Observatory, request: ChartRequest) -> CompSequence:
-    """Return VSP's chart, or with VSP away what stands in for it, if that is wanted."""
+def _chart(
+    observatory: Observatory, request: ChartRequest
+) -> tuple[CompSequence, VspUnavailable | None]:
+    """Return VSP's chart, or with VSP away what stands in for it, if that is wanted, and why.
+
+    The chart's notes are for good; that VSP is asked again later is not.
+    """
     asked = request.ra_deg, request.dec_deg, request.fov_arcmin, request.maglimit
     try:
-        return observatory.vsp.chart(*asked)
+        return observatory.vsp.chart(*asked), None
     except VspUnavailable as away:
         settings = observatory.settings
         if settings.comps.fallback == "off":
@@ -174,7 +185,7 @@ def _chart(observatory: Observatory, request: ChartRequest) -> CompSequence:
         except VspUnavailable as also:
             raise VspUnavailable(f"{away}; {also}") from also
         log.warning("VSP is away, %s serves: %s", chart.source, away)
-        return replace(chart, notes=(*chart.notes, str(away)))
+        return replace(chart, notes=(*chart.notes, observatory.vsp.note_of_outage())), away
 
 
 def chart_version_now(observatory: Observatory, request: ChartRequest) -> str | None:
@@ -197,7 +208,9 @@ def _known_variables(
         return observatory.vsx.variables_around(variable.ra_deg, variable.dec_deg, radius_deg), []
     except (VsxUnavailable, BadRequest) as away:
         log.warning("the variables of the field are not known: %s", away)
-        return None, [f"comps not compared with VSX's variables: {away}"]
+        is_away = isinstance(away, VsxUnavailable)
+        words = observatory.vsx.note_of_outage() if is_away else str(away)
+        return None, [f"comps not compared with VSX's variables: {words}"]
 
 
 def persons_choices(observatory: Observatory, target: str) -> PersonsChoices:
@@ -236,9 +249,16 @@ def charts_on_disk(
 ) -> list[CompSequence]:
     """Return the charts kept on disk of these ids, or about `place` (degrees), the newest last.
 
+    Those of a catalogue, which all have its name for an id, are about `place` where it is given.
     Nobody is asked.
     """
-    charts = []
+    from wombat_dagster.catalogs.vizier import charts_kept
+
+    charts = [
+        chart
+        for chart in charts_kept(observatory.layout.cache, chart_ids)
+        if place is None or separation_deg(chart.ra_deg, chart.dec_deg, *place) <= SAME_CENTRE_DEG
+    ]
     for _, kept in AnswerCache(observatory.layout.cache / "vsp").all():
         try:
             chart_id, stars = read_chart(kept.content)
@@ -291,7 +311,8 @@ def _other_bands(
     bands = set()
     for row in observatory.status.targets():
         other = row.observation
-        if other.target == observation.target and other.filter != observation.filter:
+        is_other = other.target == observation.target and other.filter != observation.filter
+        if is_other and row.retired_utc is None:
             try:
                 bands.add(band_of(other.filter, overrides)[1])
             except UnknownFilter:

@@ -7,6 +7,7 @@ import datetime as dt
 import logging
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +30,12 @@ from wombat_dagster.observatory import Observatory
 from wombat_dagster.products import read_product
 from wombat_dagster.science import overscan
 from wombat_dagster.science.astrometry import parallactic_angle_deg, separation_deg, sky
-from wombat_dagster.solvers.base import Reference, SolveRequest
+from wombat_dagster.solvers.base import Reason, Reference, SolveRequest
 from wombat_dagster.solvers.catalogue import CatalogueSolver
 from wombat_dagster.solvers.existing import HeaderSolver
 from wombat_dagster.solvers.ladder import (
     ROTATION_TOLERANCE_DEG,
+    Patience,
     first_good_frame,
     propagate_frame,
     solve_frame,
@@ -42,6 +44,7 @@ from wombat_dagster.solvers.ladder import (
 from wombat_dagster.stages.calibrator import look_path
 from wombat_dagster.stages.pixels import CalibratedFrames, in_order
 from wombat_dagster.store import headers
+from wombat_dagster.store.arrays import content_key
 from wombat_dagster.store.frames import UnreadableFrame, read_header
 from wombat_dagster.store.tables import UnreadableProduct
 
@@ -83,11 +86,29 @@ def solve_observation(
         _record(observatory, observation, reduction, solved)
     unsolved = [s for s in solved if s.solution is None]
     if len(unsolved) == len(solved):
-        reasons = Counter(s.reason for s in unsolved)
-        words = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
-        remark = next((s.message for s in unsolved if s.message), "")
-        raise NoWcs(f"0 of {len(solved)} frames solved ({words}) {remark}".rstrip())
+        raise NoWcs(not_solved_words(unsolved))
     return solved
+
+
+def not_solved_words(unsolved: Sequence[FrameSolution]) -> str:
+    """Return what an observation without one solved frame says, the commonest reason first.
+
+    As in ``0 of 5 frames solved (no_match 3, timeout 2); solve-field: no pattern fits``.
+    """
+    reasons = Counter(str(one.reason) for one in unsolved)
+    words = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
+    commonest = next(iter(reasons.most_common(1)))[0]
+    told = next((one for one in unsolved if str(one.reason) == commonest and one.message), None)
+    remark = "" if told is None else f"; {_with_its_solver(told)}"
+    return f"0 of {len(unsolved)} frames solved ({words}){remark}"
+
+
+def _with_its_solver(one: FrameSolution) -> str:
+    """Return a frame's message with the name of the program whose words are at its end."""
+    last = next((a.message for a in reversed(one.attempts) if a.outcome == one.reason), "")
+    if one.solver is None or not last or not one.message.endswith(last):
+        return one.message
+    return f"{one.message.removesuffix(last)}{one.solver}: {last}"
 
 
 def _record(
@@ -131,6 +152,7 @@ class _Night:
         self._trust_headers = True
         self._position = self._fallback_position()
         self._n_failed_in_full = 0
+        self._patience = Patience()
         self._centre: tuple[float, float] | None = None  # of the table's stars
         self._table = self._star_table()
         self._embedded = CatalogueSolver(observatory.stars_around)
@@ -149,10 +171,12 @@ class _Night:
         }
 
     def _pixels_key(self, frame: ReducedFrame) -> str:
-        """Return what is the same for the same calibrated pixels, which show the same stars."""
+        """Return what is the same for the same calibrated pixels, solved in the same way."""
         raw, choice = self._raw[frame.raw], self._reduction.choice
         look = look_path(self._observatory, self._observation, choice, raw)
-        return f"{frame.raw_hash} {look.stem}"
+        settings = self._observatory.settings.solve
+        how = content_key(settings.mode, settings.snr_min, settings.radius_deg, self._scale(raw))
+        return f"{frame.raw_hash} {look.stem} {how[:8]}"
 
     def _fallback_position(self) -> tuple[float, float] | None:
         """Return the target's place when a frame's header names none."""
@@ -337,6 +361,17 @@ class _Night:
         return True
 
     def _solve_in_full(self, index: int) -> None:
+        """Solve a frame by its own pixels; one whose pixels are gone is unsolved for that."""
+        gone = self._pixels.why_gone(self._frames[index])
+        if gone is not None:
+            self._solutions[index] = FrameSolution(
+                file=self._frames[index].raw,
+                status=SolveStatus.FAILED,
+                solution=None,
+                reason=str(Reason.BAD_FILE),
+                message=gone,
+            )
+            return
         observatory, raw = self._observatory, self._raw[self._frames[index].raw]
         with self._pixels.file(self._frames[index]) as image:
             request = self._request(index, self._reference(index), image)
@@ -352,9 +387,10 @@ class _Night:
                 stars=observatory.stars_around,
                 blind=observatory.settings.solve.blind and hopeful,
                 rotation_tolerance_deg=self._rotation_tolerance_deg(index),
+                patience=self._patience,
             )
             if astap is not None:
-                analysis = astap.analyse(request.image_path, request.snr_min)
+                analysis = self._patience.analysis(astap, request.image_path, request.snr_min)
                 solved = with_analysis(solved, analysis, request.snr_min)
         self._solutions[index] = self._with_fov(solved)
         if solved.solution is None:

@@ -72,6 +72,7 @@ def standard_magnitudes_of(
     return replace(
         magnitudes,
         sibling_versions=inputs,
+        made_with=_made_with(reduction, table),
         notes=(
             *magnitudes.notes,
             *audit_words(observatory, observation.key),
@@ -80,6 +81,30 @@ def standard_magnitudes_of(
             *change_of_check_star(before, table),
         ),
     )
+
+
+def _made_with(reduction: Reduction, table: PhotometryTable) -> dict[str, str]:
+    """Return by name what went in that the magnitudes do not tell otherwise, as words."""
+    choice, radii = reduction.choice, table.aperture
+    masters = {
+        "bias": choice.bias,
+        "dark": choice.dark,
+        "flat": choice.flat,
+        "bad pixels": choice.bad_pixels,
+    }
+    none = dict.fromkeys(masters, "none") | dict.fromkeys(choice.already_done, "in the frames")
+    gain, noise = table.gain_e_adu, table.read_noise_e
+    per_frame = "" if table.radii_px is None else ", by each frame's FWHM"
+    return {
+        **{
+            name: f"{master.date} ({master.content_hash[:6]})" if master else none[name]
+            for name, master in masters.items()
+        },
+        "gain": "none" if gain is None else f"{gain:.4g} e/ADU",
+        "read noise": "none" if noise is None else f"{noise:.4g} e",
+        "radii": f"{radii.radius_px:.2f} {radii.sky_inner_px:.2f} {radii.sky_outer_px:.2f} px"
+        + per_frame,
+    }
 
 
 def _transformation(

@@ -1,13 +1,17 @@
 """Locks between processes: a file that one of them holds at a time. They end with the process."""
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+log = logging.getLogger(__name__)
+
 POLL_S = 0.05
+SAID_AFTER_S = 10.0
 
 
 @contextlib.contextmanager
@@ -15,8 +19,12 @@ def held(path: Path) -> Iterator[None]:
     """Hold the lock `path`, waiting for whoever holds it; the empty file stays behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as handle:
+        begun_s, is_said = time.monotonic(), False
         while not _taken(handle):
             time.sleep(POLL_S)
+            if not is_said and time.monotonic() - begun_s > SAID_AFTER_S:
+                log.warning("%s: another run is at work there; waiting for it", path.parent)
+                is_said = True
         try:
             yield
         finally:

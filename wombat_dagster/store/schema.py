@@ -204,7 +204,7 @@ def m006_what_was_begun(db: Database) -> None:
     db.conn.execute("CREATE INDEX stage_run_of ON stage_run (key, asset, id)")
     db.conn.execute(
         "CREATE TABLE remade (id INTEGER PRIMARY KEY, key TEXT NOT NULL, made_utc TEXT NOT NULL,"
-        " why TEXT, n_frames INTEGER NOT NULL, t1_median_change_mag REAL,"
+        " why TEXT, what TEXT, n_frames INTEGER NOT NULL, t1_median_change_mag REAL,"
         " t1_largest_change_mag REAL, zp_err_before_mag REAL, zp_err_after_mag REAL)"
     )
     db.conn.execute("CREATE INDEX remade_of ON remade (key, id)")

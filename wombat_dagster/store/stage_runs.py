@@ -100,11 +100,12 @@ class StageRuns:
 
     def latest(self, key: str | None = None) -> dict[str, dict[str, StageRun]]:
         """Return the last row of every stage, by partition key and asset (only of `key`)."""
+        of_key, values = ("WHERE key = ? ", [key]) if key is not None else ("", [])
         with self._connected() as connection:
             rows = connection.execute(
-                "SELECT * FROM stage_run WHERE id IN (SELECT max(id) FROM stage_run"
-                " WHERE key = ifnull(?, key) GROUP BY key, asset) ORDER BY id",
-                (key,),
+                f"SELECT * FROM stage_run WHERE id IN (SELECT max(id) FROM stage_run {of_key}"
+                "GROUP BY key, asset) ORDER BY id",
+                values,
             ).fetchall()
         found: dict[str, dict[str, StageRun]] = defaultdict(dict)
         for row in rows:

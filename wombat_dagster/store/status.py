@@ -599,16 +599,27 @@ class StatusDatabase:
         ]
 
     def record_changed_since(self, words: Mapping[str, str]) -> None:
-        """Make `changed_since` say, by key, what changed since a person decided; else nothing."""
+        """Make `changed_since` say, by key, what changed since a person decided; else nothing.
+
+        What `note_changed_since` wrote stays.
+        """
         with self._writing() as connection:
             connection.execute(
-                "UPDATE target SET changed_since = NULL WHERE changed_since IS NOT NULL"
-                f" AND key NOT IN ({_marks([*words])})",
+                f"UPDATE target SET changed_since = NULL WHERE {_NOT_NOTED}"
+                f" AND changed_since IS NOT NULL AND key NOT IN ({_marks([*words])})",
                 [*words],
             )
             connection.executemany(
-                "UPDATE target SET changed_since = ? WHERE key = ? AND changed_since IS NOT ?",
+                "UPDATE target SET changed_since = ? WHERE key = ? AND changed_since IS NOT ?"
+                f" AND {_NOT_NOTED}",
                 [(text, key, text) for key, text in words.items()],
+            )
+
+    def note_changed_since(self, key: str, words: str) -> None:
+        """Note for good that magnitudes were made again after a person decided on them."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE target SET changed_since = ? WHERE key = ?", (f"{MADE_AGAIN} {words}", key)
             )
 
     # --------------------------------------------------------------------------- plate solutions
@@ -692,11 +703,16 @@ def _carry_decisions_over(
                     "UPDATE target SET submitted = (SELECT submitted FROM target WHERE key = ?),"
                     " changed_since = ? WHERE key = ? AND submitted IS NULL AND"
                     " (SELECT submitted FROM target WHERE key = ?) IS NOT NULL",
-                    (old, f"renamed: was {old}", key, old),
+                    (old, f"{RENAMED} {old}", key, old),
                 )
 
 
 _KEY = re.compile(r"\d{8}__(?:(?!__)[A-Za-z0-9.+_-])+__(?:(?!__)[A-Za-z0-9.+_-])+")
+MADE_AGAIN, RENAMED = "made again", "renamed: was"
+_NOT_NOTED = (
+    f"ifnull(changed_since, '') NOT LIKE '{MADE_AGAIN}%'"
+    f" AND ifnull(changed_since, '') NOT LIKE '{RENAMED}%'"
+)
 _STATUS_COLUMNS = {"proc_bias", "proc_flat", "proc_dark", "proc", "apphot", "reason"}
 
 

@@ -39,6 +39,8 @@ COLUMN_TYPES: Final = "column_types"  # the last line of the head
 
 PER_FRAME_WORDS: Final = ("labels", "raw_hashes", "proposed_rejected")
 """The string columns of `domain.StandardMagnitudes`; its other tuples describe the night."""
+MARKS: Final = ("comp_source",)
+"""Columns for people that repeat a line of the head, so that no row goes without; empty: None."""
 
 
 DAMAGE: Final = (
@@ -231,6 +233,8 @@ def standard_to_text(standard: domain.StandardMagnitudes) -> str:
             columns[field.name] = list(held)
         else:
             lines.append(f"# {field.name}: {json.dumps(_plain(held))}")
+    for name in MARKS:
+        columns[name] = [getattr(standard, name) or ""] * len(standard.labels)
     lines.append(f"# {N_FRAMES}: {len(standard.labels)}")
     lines.append(f"# {COLUMN_TYPES}: {json.dumps(dtypes)}")
     buffer = io.StringIO(newline="")
@@ -269,7 +273,7 @@ def _parse_standard(text: str) -> domain.StandardMagnitudes:
     for field in fields(domain.StandardMagnitudes):
         if field.name in dtypes:
             held[field.name] = _column(columns.get(field.name, ()), np.dtype(dtypes[field.name]))
-        elif field.name in names:
+        elif field.name in PER_FRAME_WORDS:
             held[field.name] = columns.get(field.name, ())
         elif field.name in head:
             held[field.name] = _as(hints[field.name], head[field.name])

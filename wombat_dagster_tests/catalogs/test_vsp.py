@@ -224,7 +224,7 @@ def test_an_outage_is_novsp_without_a_chart_and_an_old_chart_with_one(sky, failu
     old = sky.chart()
     assert (old.stars, old.fetched_utc) == (first.stars, first.fetched_utc)
     assert "81 days ago" in old.notes[0]
-    assert "VSP away" in old.notes[1]
+    assert old.notes[1] == "VSP did not answer on 2027-02-11 UTC"
 
 
 def test_a_service_that_hangs_is_given_up(sky):

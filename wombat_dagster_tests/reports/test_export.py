@@ -269,3 +269,9 @@ def test_magnitudes_stand_in_for_a_table_that_is_gone():
 )
 def test_an_instrument_is_one_word(camera, word):
     assert export.one_word(camera) == word
+
+
+def test_every_point_says_where_its_comps_are_from():
+    nights = part(0, comp_source="VSP"), part(1, comp_source="ATLAS-REFCAT2 (VizieR)"), part(2)
+    columns = export.curve_table(curve(*nights), software="x")["comp_source"]
+    assert list(dict.fromkeys(columns)) == ["VSP", "ATLAS-REFCAT2 (VizieR)", ""]

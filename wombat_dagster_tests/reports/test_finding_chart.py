@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wombat_dagster.domain import Aperture, WcsSolution
+from wombat_dagster.reports.drawing import ALARM_COLOUR
 from wombat_dagster.reports.finding_chart import (
+    ALARM_PX,
     AREA_PX,
     BORDER_PX,
     COLOURS,
@@ -178,3 +180,13 @@ def test_in_a_crowd_the_measured_stars_have_their_names_and_the_others_may_not()
     words = placed([mark(MarkKind.TARGET, 422, 322, "T1 SV Wom"), *crowd])
     assert words[0].text == "T1 SV Wom"
     assert len(words) < 100
+
+
+def test_an_alarm_is_written_in_orange_below_the_frame():
+    def orange(**changes):
+        _, picture = drawn(np.full((600, 800), 100.0), [], **changes)
+        return len(where(picture[::-1], ALARM_COLOUR)[0]), picture.shape[0]
+
+    n_pixels, height = orange(alarm="comps from APASS DR9 (VizieR)")
+    assert n_pixels > 100
+    assert orange() == (0, height - ALARM_PX)

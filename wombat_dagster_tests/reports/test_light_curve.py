@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from wombat_dagster import domain
+from wombat_dagster.reports.drawing import ALARM_COLOUR
 from wombat_dagster.reports.light_curve import light_curve_png
 
 MAX_BYTES = 200_000
@@ -266,3 +267,12 @@ def test_the_check_star_s_axis_tells_both_bands_where_they_differ(drawn):
     light_curve_png(night())
     labels = [figure.axes[-1].get_ylabel() for figure in drawn]
     assert labels == ["T2  000-BMS-019  [CV against V]", "T2  000-BMS-019  [V]"]
+
+
+def test_comps_that_are_not_the_aavso_s_are_said_in_orange_first(drawn):
+    light_curve_png(night(comp_source="APASS DR9 (VizieR)", held_reason="T2 is off"))
+    (said,) = [t for t in drawn[0].texts if "not the AAVSO's chart" in t.get_text()]
+    assert said.get_color() == ALARM_COLOUR
+    light_curve_png(night(comp_source="VSP"))
+    light_curve_png(night(comp_source=None))
+    assert not any("AAVSO" in words(one) for one in drawn[1:])

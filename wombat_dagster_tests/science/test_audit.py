@@ -188,6 +188,33 @@ def test_a_target_below_the_horizon_is_found_and_what_would_lift_it():
     assert "with the longitude's sign changed (-110.8800) it fits" in words
 
 
+@pytest.mark.parametrize("cards", [("sidereal",), ("hour",), ("sidereal", "hour")])
+def test_no_time_zone_is_offered_that_the_sidereal_cards_exclude(cards):
+    """With the wrong sign of the longitude 5 h would lift the target, too."""
+    there = Site(latitude_deg=31.68, longitude_deg=-110.88)
+    wrong = Site(latitude_deg=31.68, longitude_deg=110.88)
+    first = dt.datetime(2018, 10, 13, 6, 0)  # noqa: DTZ001
+    frames = night(first=first)
+
+    def said(claims):
+        found = warnings_of(audit(frames, claims, configured=wrong, target=TARGET))
+        return next(words for about, words in found if about in {"sun", "horizon"})
+
+    assert "taken as local time" in said([])
+    words = said(witnesses(frames, there, cards=cards))
+    assert "with the longitude's sign changed (-110.8800) it fits" in words
+    assert "local time" not in words
+
+
+def test_where_the_sidereal_cards_exclude_everything_no_remedy_is_made_up():
+    elsewhere = Site(latitude_deg=42.61, longitude_deg=-20.0)
+    frames = night(shift_h=-4.0, first=FIRST - dt.timedelta(hours=1.2))
+    claims = witnesses(frames, elsewhere, cards=("sidereal", "hour"))
+    found = warnings_of(audit(frames, claims, configured=MASSACHUSETTS, target=TARGET))
+    (words,) = [words for about, words in found if about in {"sun", "horizon"}]
+    assert "nothing that hour angle (HA) and sidereal time (LST) would allow" in words
+
+
 def test_one_card_against_all_others_is_the_card_s_fault():
     """MicroObservatory's LST-OBS is of its local time, 7 h off; altitude and hour angle are not."""
     frames = night()

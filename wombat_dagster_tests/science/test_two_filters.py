@@ -518,6 +518,19 @@ def test_too_few_comps_in_both_filters_transform_nothing():
     assert "1 of 3 comps were used in B and V, at least half wanted" in "; ".join(got.notes)
 
 
+def test_comps_of_another_source_in_the_other_filter_are_said_to_be():
+    def source(table, name):
+        return dataclasses.replace(table, comp_source=name)
+
+    blue = true_table("B", names=("T2", "c1"))
+    got = two_filters(source(true_table("V"), "VSP"), source(blue, "APASS DR9 (VizieR)"))
+    assert got.method == "ensemble"
+    assert (
+        "no B-V from two filters: comps are from APASS DR9 (VizieR) in B, from VSP in V"
+        in got.notes
+    )
+
+
 def test_a_check_star_saturated_in_the_sibling_gets_its_catalogue_colour():
     blue = flagged(true_table("B"), slice(None), 1, domain.Flag.SATURATED)
     got = two_filters(true_table("V"), blue)

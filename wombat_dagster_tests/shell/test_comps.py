@@ -245,7 +245,9 @@ def test_with_vsx_away_the_comments_alone_decide_and_the_night_goes_on(place):
     assert place.row("SV Wom").apphot == "validate"
     candidates = place.product("comp_list", KEY)
     assert candidates.known_variables is None
-    assert any("not compared with VSX's variables: VSX away" in n for n in candidates.notes)
+    assert any(
+        "not compared with VSX's variables: VSX did not answer" in n for n in candidates.notes
+    )
     assert place.run(night=NIGHT, nights=False) == {}
     assert place.product("comp_list", KEY).known_variables == ()  # T1 is not counted
 

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from wombat_dagster import config, doctor
+from wombat_dagster.catalogs.breaker import Breaker
 from wombat_dagster.cli import main
 from wombat_dagster.domain import FrameKind, Site
 from wombat_dagster.findings import Verdict
@@ -275,6 +276,16 @@ def test_an_outage_is_a_warning_and_no_error(place):
     assert vsx.verdict is Verdict.OK
     assert vsp.verdict is Verdict.WARN
     assert "no error" in vsp.remedy
+
+
+def test_a_known_outage_of_the_catalogue_that_stands_in_is_told(place):
+    place.configure(comps='fallback = "apass"')
+    settings = place.observatory.settings
+    assert len(list(doctor.aavso(settings))) == 2
+    Breaker("VizieR", settings.path(settings.cache), settings.aavso).failed("HTTP 503 of VizieR")
+    *_, found = doctor.aavso(settings)
+    assert (found.subject, found.verdict) == ("VizieR", Verdict.WARN)
+    assert "HTTP 503 of VizieR" in found.words
 
 
 # -------------------------------------------------------------------------------------- as a whole

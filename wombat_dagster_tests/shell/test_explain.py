@@ -1,5 +1,6 @@
 """``wombat explain``: from a magnitude to raw pixels, and what it says of what is not there."""
 
+import dataclasses
 import datetime as dt
 import json
 from contextlib import contextmanager
@@ -9,9 +10,11 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner
 
-from wombat_dagster import config
+from wombat_dagster import config, progress
 from wombat_dagster.cli import main
 from wombat_dagster.domain import Apphot
+from wombat_dagster.runs import Done
+from wombat_dagster.stages.lineage import masters_now
 from wombat_dagster.store.frames import array_hash, card_text, pixel_hash, read_master
 from wombat_dagster.store.provenance import Ingredient, ingredients
 
@@ -93,6 +96,44 @@ def test_a_magnitude_is_led_back_to_the_pixels_of_every_raw_frame(explain, measu
     }
     assert {one["path"]: one["pixel_hash"] for one in bias["facts"]["inputs"]} == of_disk
     assert len(flat["facts"]["inputs"]) == 4
+
+
+def test_few_raw_frames_are_all_named_and_no_input_stands_there_twice(explain, measured):
+    text = explain(SV_WOM)
+    lights = sorted((measured.data / "20251014/Light/SV Wom").glob("*V.fit"))
+    assert all(f"{light.name} pixels SHA-256" in text for light in lights)
+    assert "the first and the last" not in text
+    biases = sorted((measured.data / "20251014/Bias").iterdir())
+    assert [text.count(f"input {path.relative_to(measured.data)}") for path in biases] == [1] * 5
+    assert "Master bias 20251014/mbias.fits: as above" in text
+
+
+def test_which_masters_are_others_by_now_is_said_by_night(measured):
+    """A row that was made with the flat of another night, and without a bias."""
+    row = measured.row("SV Wom")
+    assert masters_now(measured.observatory, row) == []
+    before = dataclasses.replace(row, proc_bias="nocal", proc_flat="2025-10-12")
+    assert masters_now(measured.observatory, before) == [
+        "bias nocal → 2025-10-14", "flat 2025-10-12 → 2025-10-14"
+    ]  # fmt: skip
+
+
+def test_what_the_audit_has_against_times_and_site_is_said_at_the_top_and_after_a_run(
+    explain, measured, capsys
+):
+    assert below(explain(SV_WOM, as_json=True), "time_and_site")["facts"]["findings"] == []
+    path = measured.observatory.layout.observation_dir(SV_WOM) / "triage.json"
+    with aside(path) as content:
+        triage = json.loads(content)
+        words = "the Sun stands at up to +30 deg"
+        triage["findings"] = [{"severity": "warning", "about": "sun", "words": words}]
+        path.write_text(json.dumps(triage))
+        text = explain(SV_WOM)
+        done = Done(key=SV_WOM, error=None, run_id="")
+        progress._print_endings(measured.observatory, [done])
+    assert f"Time and site: {SV_WOM}: {words}" in capsys.readouterr().out
+    assert "Time and site: in doubt" in text
+    assert text.index(f"warning: {words}") < text.index("Magnitude of T1")
 
 
 def test_comps_come_with_their_catalogue_magnitudes_and_the_chart_they_are_from(explain, measured):

@@ -242,3 +242,14 @@ def test_with_a_bad_astap_alone_the_observation_is_nowcs_with_the_reason(with_as
     for frame in made.frames:
         read_reduced(place.root / "products" / frame.path)
     assert place.raw_files() == raw
+
+
+def test_a_hanging_astap_is_asked_about_two_frames_of_an_observation(with_astap, tmp_path):
+    """The banner, two frames in vain and one analysis; of the others nothing is asked."""
+    place = with_astap(HANGS, alone=True)
+    made = reduced(place)
+    with pytest.raises(NoWcs, match=r"0 of 4 frames solved \(.*timeout "):
+        solved(place, made)
+    assert len((tmp_path / "runs").read_text().splitlines()) == 4
+    told = [json.loads(row["attempts"])[0]["message"] for row in wcs_rows(place)]
+    assert [words.startswith("not asked: on 2 frames before") for words in told].count(True) == 2

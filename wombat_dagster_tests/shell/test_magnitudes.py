@@ -141,6 +141,10 @@ def test_what_the_person_needs_is_in_the_metadata(measured):
     metadata = event.metadata
     magnitudes = measured.product("standard_magnitudes", event.partition)
     assert metadata["notes"].value == list(magnitudes.notes)
+    assert [*metadata][:3] == ["chart", "comps_from", "colour_term"]
+    assert metadata["comps_from"].value == magnitudes.comp_source == "VSP"
+    assert metadata["colour_term"].value.endswith(f"({magnitudes.transformation.source})")
+    assert magnitudes.made_with["bias"].startswith("2025-10-14 (")
     comps = [record.data for record in metadata["comps"].records]
     assert [comp["comp"] for comp in comps] == list(magnitudes.comp_names)
     assert [comp["frames"] for comp in comps] == [4] * len(comps)

@@ -1,6 +1,7 @@
 """Commands over many nights: workers that die, hang or are interrupted, and what is left after."""
 
 import contextlib
+import dataclasses
 import datetime as dt
 import os
 import signal
@@ -8,12 +9,14 @@ import subprocess
 import sys
 import time
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus
 from dagster._core.instance.ref import InstanceRef
 
-from wombat_dagster import config, runs
+from wombat_dagster import config, progress, runs
+from wombat_dagster.catalogs.breaker import Breaker, away
 from wombat_dagster.cli import main
 from wombat_dagster.domain import Apphot
 from wombat_dagster.store.stage_runs import FAILED, StageRuns
@@ -216,6 +219,89 @@ def test_what_a_person_decided_on_is_named_and_left(night):
     assert KEYS[0] not in planned
     assert changed <= {KEYS[0]}
     assert changed | set(planned)
+    with database._writing() as connection:
+        connection.execute("UPDATE target SET changed_since = 'a word' WHERE key = ?", (KEYS[0],))
+    for words in (("run", "20251014"), ("backfill", "--stage", "standard_magnitudes")):
+        dry = wombat(*words, "--dry-run").stdout
+        assert "approved: made again because you ask" in " ".join(dry.split())
+        assert "left as they were" not in dry
+    assert "left as they were" in wombat("run", "--dry-run").stdout
+    again = wombat("run", "20251014", "SV Wom")
+    assert "1 of 2 observations waiting for validation" in again.output
+    assert "made again though decided: 1 approved" in again.output
+
+
+def test_a_row_deleted_after_the_plan_costs_its_own_run_alone(night):
+    with night.in_force() as observatory:
+        observatory.scan()
+        planned = runs.plan(observatory)
+        with observatory.status._writing() as connection:
+            connection.execute("DELETE FROM target WHERE key = ?", (KEYS[0],))
+        planned = dataclasses.replace(planned, nights=(), scope=None)
+        with runs.home(night.root) as instance:
+            done = {one.key: one for one in runs.execute(instance, planned)}
+            (run,) = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": KEYS[1]}))
+    assert set(done) == set(KEYS)
+    assert done[KEYS[0]].error
+    assert done[KEYS[1]].error is None
+    assert run.tags["dagster/max_retries"] == "0"
+
+
+def test_what_waits_for_a_night_at_work_elsewhere_is_no_failure(night, capsys):
+    """The masters of the night are being made by somebody else."""
+    with night.in_force() as observatory:
+        observatory.scan()
+        stages = StageRuns(observatory.status.path)
+        stages.begin("20251014", "raw_frames", inputs={}, run_id="another", why="new")
+    planned = runs.Plan(nights=(), observations=(), scope=runs.Scope())
+    with night.in_force() as observatory, runs.home(night.root) as instance:
+        done = runs.execute(instance, planned, busy={"20251014"})
+        assert [(one.key, one.error) for one in done] == [(key, None) for key in KEYS]
+        assert all("20251014" in one.left for one in done)
+        progress._print_endings(observatory, done)
+        said = capsys.readouterr().out
+        assert f"At work elsewhere: {KEYS[0]} waits for the masters of 20251014" in said
+        assert "2 wait for a night at work elsewhere" in said
+        assert "failed" not in said
+        abandoned = runs.execute(instance, planned)
+    assert all(one.error is None and not one.left for one in abandoned)  # made now
+
+
+def test_vizier_is_asked_too_while_it_stands_in_for_vsp(place):
+    place.forget_services()
+    aavso = f'vizier_url = "{place.aavso.vizier_url}"'
+    place.configure(aavso=aavso, comps='fallback = "apass"')
+    place.aavso.fail("vsp", "500")
+    try:
+        observatory = place.observatory
+        for name in ("VSP", "VizieR"):
+            Breaker(name, observatory.layout.cache, observatory.settings.aavso).failed("HTTP 500")
+        runs.ask_services(observatory)
+        assert away(observatory.layout.cache, "VSP") is not None
+        assert away(observatory.layout.cache, "VizieR") is None
+    finally:
+        place.aavso.fail("vsp", "none")
+
+
+def test_a_run_begins_by_deleting_what_killed_writers_left_and_ends_by_forgetting(
+    night, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(night.root))
+    left = night.root / "products" / "20251014" / ".frame.fits.0123abcd.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half a")
+    os.utime(left, (1e9, 1e9))
+    asked = []
+    monkeypatch.setattr(
+        "wombat_dagster.retention.prune",
+        lambda _instance, *, keep_days: iter(asked.append(keep_days) or range(1000)),
+    )
+    planned = runs.Plan(nights=("20251014",), observations=())
+    with night.in_force() as observatory:
+        observatory.scan()
+        assert progress.carry_out(observatory, planned) == 0
+    assert not left.exists()
+    assert asked == [night.observatory.settings.runs.keep_days]
 
 
 def test_a_signal_that_dagster_swallows_is_noticed():

@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 import shutil
+import time
 
 import dagster as dg
 import pytest
@@ -11,7 +12,7 @@ from wombat_dagster.domain import Apphot
 from wombat_dagster.resources import ObservatoryResource
 from wombat_dagster.sensors import data as sensor
 from wombat_dagster.sensors import recalibration, recovery
-from wombat_dagster.sensors.asking import MAX_REQUESTS_PER_TICK, requests
+from wombat_dagster.sensors.asking import MAX_REQUESTS_PER_TICK, Asked, requests
 from wombat_dagster.sensors.data import Memory, look, sight
 from wombat_dagster.simulate.aavso import Service
 from wombat_dagster.stages import due as due_module
@@ -180,6 +181,7 @@ def test_new_biases_ask_for_the_night_and_then_for_what_they_concern(finished, s
     assert finished.recalibration() == []
     (change,) = remade(finished.place.observatory.status.path, SV_WOM_V)
     assert change.why == Why.MASTERS
+    assert change.what.startswith("bias 2025-10-14 (")
     assert 0 < abs(change.t1_largest_change_mag) < 0.05
 
 
@@ -190,8 +192,8 @@ def test_masters_of_another_night_concern_nobody_who_has_closer_ones(finished):
     assert finished.work() == [("observation_job", "20251015__SV_Wom__V")]
     assert finished.recalibration() == []
     assert len(StageRuns(finished.place.observatory.status.path).history(SV_WOM_V)) == len(
-        due_module.STAGES
-    ) + len(due_module.LAST_STAGES)
+        [*due_module.STAGES, *due_module.LAST_STAGES, due_module.TRIAGE]
+    )
 
 
 def test_a_master_that_the_person_replaced_is_taken_up(finished):
@@ -242,12 +244,8 @@ def test_another_setting_is_said_by_name(finished):
     assert "photometry_table" in again.words
 
 
-def test_a_run_that_was_killed_is_taken_up_again_and_not_for_ever(finished):
+def test_a_run_that_was_killed_is_taken_up_again(finished):
     runs = StageRuns(finished.place.observatory.status.path)
-    for _ in range(due_module.MAX_TRIES + 1):
-        runs.begin(SV_WOM_V, "calibration_choice", inputs={}, run_id="killed", why=None)
-    with finished.place.in_force() as observatory:
-        assert due_observations(observatory, now_utc=later(days=30)).due == ()
     runs.begin(SV_WOM_V, "calibration_choice", inputs={"light frames": "x"}, run_id="k", why=None)
     with finished.place.in_force() as observatory:
         # Not at once: in a backfill Dagster itself begins it again.
@@ -255,6 +253,15 @@ def test_a_run_that_was_killed_is_taken_up_again_and_not_for_ever(finished):
         (again,) = due_observations(observatory, now_utc=later(minutes=2)).due
         assert again.why is Why.INTERRUPTED
         assert due_observations(observatory, now_utc=later(minutes=2), busy={SV_WOM_V}).due == ()
+
+
+def test_what_is_killed_over_and_over_is_tried_daily(finished):
+    runs = StageRuns(finished.place.observatory.status.path)
+    for _ in range(30):
+        runs.begin(SV_WOM_V, "calibration_choice", inputs={}, run_id="killed", why=None)
+    with finished.place.in_force() as observatory:
+        assert due_observations(observatory, now_utc=later(hours=23)).due == ()
+        assert len(due_observations(observatory, now_utc=later(hours=25)).due) == 1
 
 
 def test_what_failed_waits_longer_every_time(finished):
@@ -350,9 +357,72 @@ def test_a_tick_asks_for_so_many_runs_and_no_more(place):
         Due(job="observation_job", key=f"k{n}", why=Why.NEW, words="", signature="s")
         for n in range(100)
     ]
-    assert len(requests(due, place.observatory, n_busy=0)) == MAX_REQUESTS_PER_TICK
-    assert len(requests(due, place.observatory, n_busy=45)) == 5
-    assert len(requests(due, place.observatory, n_busy=60)) == 0
+    asked = Asked(place.instance)
+    assert len(requests(due, place.observatory, asked, n_busy=0)) == MAX_REQUESTS_PER_TICK
+    assert len(requests(due, place.observatory, asked, n_busy=45)) == 5
+    assert len(requests(due, place.observatory, asked, n_busy=60)) == 0
+
+
+def test_a_run_that_wrote_nothing_down_is_asked_for_again_and_holds_up_nobody(place):
+    """Killed before its first stage: what was asked for shows in Dagster's runs alone."""
+    from wombat_dagster.stages.work import Due
+
+    due = Due(job="night_job", key=NIGHT, why=Why.NEW, words="", signature="s")
+
+    def asked():
+        found = requests([due], place.observatory, Asked(place.instance), n_busy=0)
+        return [one.run_key for one in found]
+
+    def end_run(status):
+        (request,) = requests([due], place.observatory, Asked(place.instance), n_busy=0)
+        run = place.instance.create_run_for_job(
+            defs.resolve_job_def("night_job"),
+            tags={**request.tags, "dagster/partition": NIGHT},
+            status=status,
+        )
+        return run.run_id
+
+    from wombat_dagster.definitions import defs
+
+    place.instance.add_dynamic_partitions("night", [NIGHT])
+    first = asked()
+    run_id = end_run(dg.DagsterRunStatus.STARTED)
+    assert asked() == []
+    run = place.instance.get_run_by_id(run_id)
+    place.instance.report_run_failed(run)
+    assert asked() == []  # not at once
+    with pytest.MonkeyPatch.context() as patch:
+        later_s = time.time() + 120.0
+        patch.setattr("wombat_dagster.sensors.asking.time.time", lambda: later_s)
+        again = asked()
+    assert len(again) == 1
+    assert again != first
+
+
+def test_a_night_that_comes_back_is_taken_up_whole(finished):
+    night = finished.place.data / NIGHT
+    (finished.place.data / "20251101").mkdir()
+    night.rename(finished.place.root / "away")
+    assert finished.tick() == []
+    (finished.place.root / "away").rename(night)
+    finished.tick()
+    assert finished.work() == [("night_job", NIGHT)]
+    (again,) = finished.due()
+    assert (again.key, again.words) == (SV_WOM_V, "its frames are back")
+    assert finished.place.carry_out(again) == {}
+    row = finished.place.row("SV Wom")
+    assert (row.proc, row.apphot, row.proc_bias) == ("solved", "validate", "2025-10-14")
+    assert [finished.tick(), finished.recalibration()] == [[], []]
+
+
+def test_what_only_reports_does_not_hold_up_a_night(ticks):
+    ticks.tick()
+    ticks.work()
+    runs = StageRuns(ticks.place.observatory.status.path)
+    number = runs.begin(NIGHT, "detector_noise", inputs={}, run_id="2", why=None)
+    runs.end(number, "failed", "a fault", inputs={})
+    with ticks.place.in_force() as observatory:
+        assert len(due_observations(observatory).due) == 2
 
 
 def test_looking_changes_nothing_in_the_data_directory(ticks):
@@ -472,6 +542,33 @@ def test_a_release_is_one_backfill_of_exactly_these_partitions(ticks):
         ("light_curve", SV_WOM_V),
     }
     assert request.tags[recovery.RELEASE_TAG] == "VSP"
+
+
+def test_what_failed_after_its_release_is_not_released_for_ever(ticks):
+    runs = StageRuns(ticks.place.observatory.status.path)
+    ticks.place.observatory.scan()
+    number = runs.begin(SV_WOM_V, "photometry_table", inputs={}, run_id="1", why=None)
+    runs.end(number, "failed", "a fault", inputs={})
+    ticks.place.observatory.status.set_status(SV_WOM_V, {"apphot": "novsp"})
+    assert parked(ticks.place.observatory, Apphot.NOVSP) == []
+
+
+def test_a_decided_observation_that_broke_is_listed_and_not_made_again(finished):
+    decide(finished.place, "approved")
+    runs = StageRuns(finished.place.observatory.status.path)
+    runs.begin(SV_WOM_V, "light_curve", inputs={}, run_id="k", why=None)
+    with finished.place.in_force() as observatory:
+        outlook = due_observations(observatory, now_utc=later(minutes=5))
+    assert outlook.due == ()
+    assert "interrupted" in outlook.changed_since[SV_WOM_V]
+
+
+def test_what_was_noted_of_a_decided_observation_stays(finished):
+    status = finished.place.observatory.status
+    status.note_changed_since(SV_WOM_V, "2026-11-21: T1 +0.05 mag")
+    status.record_changed_since({SV_WOM_V: "other masters"})
+    status.record_changed_since({})
+    assert finished.place.row("SV Wom").changed_since == "made again 2026-11-21: T1 +0.05 mag"
 
 
 def test_a_service_that_only_answers_probes_is_not_rushed(ticks):

@@ -11,15 +11,19 @@ from wombat_dagster import config
 from wombat_dagster.catalogs.breaker import Breaker
 from wombat_dagster.cli import main
 from wombat_dagster.config import AavsoSettings
-from wombat_dagster.domain import FrameKind, RawFrame
+from wombat_dagster.domain import Finding, FrameKind, FrameTriage, RawFrame, Severity
+from wombat_dagster.products import PRODUCTS
+from wombat_dagster.store.layout import Layout
+from wombat_dagster.store.locks import held
 from wombat_dagster.store.stage_runs import FAILED, StageRuns
 from wombat_dagster.store.status import StatusDatabase
+from wombat_dagster.store.tables import dump_json
 
 NAMES = {
     "date", "target", "filter", "key", "night", "proc_bias", "proc_flat", "proc_dark", "proc",
     "apphot", "submitted", "reason", "n_frames", "n_quarantined", "updated_utc", "changed_since",
     "retired_utc", "word", "cause", "remedy", "due", "broken", "night_broken", "waits_for",
-    "products", "log",
+    "products", "log", "at_work",
 }  # fmt: skip
 """What ``--json`` promises; programs of others read them."""
 UNKNOWN = dict.fromkeys(
@@ -143,13 +147,94 @@ def test_what_broke_in_an_earlier_run_is_no_more_said(archive, status):
     assert "a fault" not in status()
 
 
-def test_a_stage_without_an_end_is_at_work_or_killed_and_not_due(archive, status):
+def test_a_stage_without_an_end_whose_lock_nobody_holds_did_not_end(archive, status):
     key = archive.add(1)
     archive.stage(key, "calibration_choice", None)
-    (one,) = status("--json")
+    (one,) = status("--reason", "failed", "--json")
     assert one["broken"][0]["ending"] is None
-    assert one["due"] is None
-    assert "at work, or killed" in status()
+    assert one["at_work"] is None
+    text = status()
+    assert "did not end: killed" in text
+    assert "1 failed or did not end" in text
+
+
+def test_a_stage_at_work_is_told_from_one_that_was_killed(archive, status):
+    key = archive.add(1)
+    archive.stage(key, "calibration_choice", "made")
+    archive.stage(key, "photometry_table", None)
+    with held(archive.root / "products/20251001/TX_Eri/V/.lock"):
+        text = status()
+        (one,) = status("--json")
+    assert (one["broken"], one["at_work"]["asset"], one["due"]) == ([], "photometry_table", None)
+    assert re.search(r"at work: measuring, since \d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
+    assert "1 at work" in text
+    assert "failed" not in text
+    assert "did not end" not in text
+
+
+def test_masters_at_work_are_no_failure(archive, status):
+    archive.add(1)
+    archive.stage("20251001", "master_flats", None)
+    with held(archive.root / "products/20251001/.lock"):
+        text = status()
+    assert "Night 20251001: at work: master flats, since" in text
+    assert "did not end" not in text
+
+
+def test_a_retired_observation_has_a_remedy_of_its_own(archive, status):
+    archive.add(1, proc="noframes", retired_utc="2025-11-01T00:00:00+00:00")
+    text = status("--all")
+    assert "retired: its frames are gone from the data. → put them back and it goes on" in text
+    assert "mend headers" not in text
+    (one,) = status("--json")
+    assert one["remedy"].startswith("put them back")
+
+
+def test_what_helps_against_frames_not_solved_goes_by_the_commonest_reason(archive, status):
+    archive.add(1, apphot="nowcs", reason="0 of 5 frames solved (no_stars 4, timeout 1)")
+    archive.add(2, apphot="nowcs", reason="0 of 5 frames solved (no_database 5); none")
+    lines = [line for line in status().splitlines() if line.startswith("nowcs: ")]
+    assert ["clouds" in line for line in lines] == [True, False]
+    assert ["wombat doctor" in line for line in lines] == [False, True]
+
+
+def test_why_the_night_has_no_flat_is_passed_on(archive, status):
+    archive.add(1, proc="solved", proc_bias="nocal", proc_flat="nocal")
+    archive.stage("20251001", "master_flats", "NoCalibration", "12 flats in V, but no bias")
+    assert "flats of the night: 12 flats in V, but no bias" in status()
+
+
+def doubtful(archive, key, words):
+    warning = Finding(severity=Severity.WARNING, about="sun", words=words)
+    note = Finding(severity=Severity.NOTE, about="cards", words="a small thing")
+    triage = FrameTriage(key=key, grades=(), findings=(warning, note), best_frame=None, usual={})
+    path = PRODUCTS["frame_triage"].path(Layout.of(config.Settings(base=archive.root)), key)
+    path.parent.mkdir(parents=True)
+    path.write_text(dump_json(triage))
+
+
+def test_times_and_site_in_doubt_are_said_of_the_rows_shown(archive, status):
+    for day in (1, 2):
+        doubtful(archive, archive.add(day, apphot="validate"), "the Sun stands at up to +30 deg")
+    archive.add(3, apphot="validate")
+    lines = [line for line in status().splitlines() if line.startswith("Time and site: ")]
+    assert lines == [
+        f"Time and site: 2025100{day}__TX_Eri__V: the Sun stands at up to +30 deg" for day in (2, 1)
+    ]
+    assert "Time and site" not in status("--nights", "20251003")
+
+
+def test_of_many_in_doubt_the_newest_are_named_and_the_others_counted(archive, status):
+    for day in range(1, 9):
+        doubtful(archive, archive.add(day, apphot="validate"), "the Sun was up")
+    text = status()
+    assert text.count("the Sun was up") == 5
+    assert "Time and site: 3 more in doubt; wombat explain says why" in text
+
+
+def test_quarantined_frames_are_shown_by_the_page_of_frames(archive, status):
+    archive.add(1, n_quarantined=14)
+    assert "14 quarantined light frames (why: frames.html" in status()
 
 
 def test_a_night_whose_masters_failed_is_said_once(archive, status):
@@ -195,6 +280,7 @@ def test_the_names_in_json_are_those_promised(archive, status):
         (("--nights", "..20251001"), {1}),
         (("--nights", "20251004"), {4}),
         (("--target", "sv wom"), {3}),
+        (("--target", "sv_wom"), {3}),
         (("--reason", "nocal"), {2}),
         (("--reason", "novsp"), {4}),
         (("--reason", "validate", "--nights", "..20251002"), {1, 2}),
@@ -214,7 +300,7 @@ def test_a_part_of_a_large_archive_is_picked(archive, status, words, days):
     [
         (("--nights", "tonight"), "is no night"),
         (("--nights", ".."), "are no nights"),
-        (("--nights", "20251002..20251001"), "is after"),
+        (("--nights", "20251002..20251001"), "comes before"),
         (("--reason", "novps"), "is no status word"),
         (("--target", "M 31"), "no target"),
     ],

@@ -5,13 +5,19 @@ import sqlite3
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.scheduler.instigation import InstigatorStatus, TickData, TickStatus
+from dagster._utils.error import SerializableErrorInfo
 from sqlite_utils import Database
 
 from wombat_dagster import orphans, runs, upkeep
+from wombat_dagster.definitions import defs
 from wombat_dagster.findings import Verdict, looks
 from wombat_dagster.store import schema
 
@@ -169,6 +175,65 @@ def test_the_doctor_tells_a_killed_wombat_up_its_runs_and_what_failed(tmp_path):
     assert "1 unfinished runs are worked on by nobody, 20251015 for one" in warned
     assert "1 failed in 7 days, the last __ASSET_JOB: ValueError: no stars" in warned
     assert "in this field" not in warned
+
+
+@dg.asset
+def interrupted_stars():
+    """End as a stage does that a Ctrl-C reaches."""
+    raise DagsterExecutionInterruptedError
+
+
+def test_interruptions_and_retired_observations_are_no_failures(tmp_path):
+    with runs.home(tmp_path) as instance:
+        job = dg.Definitions(assets=[interrupted_stars]).resolve_implicit_global_asset_job_def()
+        with contextlib.suppress(DagsterExecutionInterruptedError):
+            job.execute_in_process(instance=instance, run_config=runs.QUIET, raise_on_error=False)
+        gone = dg.DagsterRun(
+            job_name="observation_job",
+            status=dg.DagsterRunStatus.FAILURE,
+            tags={"dagster/partition": "20251014__SV_Wom__V"},
+        )
+        instance.add_run(gone)
+        assert instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])) == 2
+
+    def runs_of(retired):
+        found = list(upkeep.dagster(tmp_path, retired=retired))
+        return next(one for one in found if one.subject == "runs")
+
+    told = runs_of({"20251014__SV_Wom__V"})
+    assert told.verdict is Verdict.OK
+    assert "0 failed in 7 days (1 interrupted" in told.words
+    assert "1 failed in 7 days" in runs_of(()).words
+
+
+@pytest.mark.parametrize("newest_fails", [True, False])
+def test_a_sensor_that_failed_once_and_looked_well_since_is_well(tmp_path, newest_fails):
+    with runs.home(tmp_path) as instance:
+        sensor = next(iter(defs.sensors))
+        origin = f"of {sensor.name}", f"by {sensor.name}"
+        for age_s, fails in ((7200, not newest_fails), (60, newest_fails)):
+            tick = TickData(
+                instigator_origin_id=origin[0],
+                instigator_name=sensor.name,
+                instigator_type=InstigatorType.SENSOR,
+                status=TickStatus.FAILURE if fails else TickStatus.SKIPPED,
+                timestamp=time.time() - age_s,
+                selector_id=origin[1],
+                error=SerializableErrorInfo("the disk is full\n", [], "OSError") if fails else None,
+            )
+            instance.create_tick(tick)
+        ticks = instance.get_ticks(*origin, limit=1)
+        assert (ticks[0].status is TickStatus.FAILURE) == newest_fails
+        state = types.SimpleNamespace(
+            instigator_name=sensor.name, status=InstigatorStatus.RUNNING, instigator_data=None,
+            instigator_origin_id=origin[0], selector_id=origin[1],
+        )  # fmt: skip
+        asked = types.SimpleNamespace(
+            all_instigator_state=lambda **_: [state], get_ticks=instance.get_ticks
+        )
+        (found,) = upkeep._sensors(asked, is_up=False)
+    assert (found.verdict is Verdict.WARN) == newest_fails
+    assert ("failed: the disk is full" in found.words) == newest_fails
 
 
 def test_a_dagster_yaml_that_is_not_of_this_version_is_told(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wombat_dagster.config import Settings
-from wombat_dagster.domain import Apphot, Observation
+from wombat_dagster.domain import Apphot, CalibrationChoice, Observation
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.stages.standard import standard_magnitudes_of
 from wombat_dagster_tests.magnitude_tables import STARS, noisy_night, star, with_source
@@ -47,7 +47,11 @@ class Season:
         shaken_mag = off_mag + restless_mag * np.random.default_rng(3).normal(size=40)
         source = night.measured.source_sky_adu.copy()
         source[:, 1] *= 10 ** (-0.4 * shaken_mag)
-        reduction = SimpleNamespace(group=SimpleNamespace(camera=camera), frames=())
+        reduction = SimpleNamespace(
+            group=SimpleNamespace(camera=camera),
+            frames=(),
+            choice=CalibrationChoice(bias=None, dark=None, flat=None, reasons=()),
+        )
         got = standard_magnitudes_of(
             self.observatory, observation, reduction, with_source(night, source)
         )

@@ -1,8 +1,11 @@
 """Comparison stars while VSP is away: from a chart on disk, from a catalogue, or none yet."""
 
+import datetime as dt
+
 import pytest
 
 from wombat_dagster.catalogs.vsp import chart_request
+from wombat_dagster.checks import CHECKS
 from wombat_dagster.domain import FrameKind, VspUnavailable
 from wombat_dagster.simulate.aavso import Service
 from wombat_dagster.stages import (
@@ -14,6 +17,8 @@ from wombat_dagster.stages import (
     solving,
     standard,
 )
+from wombat_dagster.stages.finding_chart import chart_stars
+from wombat_dagster.stages.remade import what_differs
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +100,16 @@ def test_a_catalogue_stands_in_marked_and_its_magnitudes_agree(outage, fallback,
     outage.configure(fallback)
     got = outage.choose()
     assert (got.chart_source, got.chart_id) == (f"{title} (VizieR)", title)
-    assert any("VSP away at" in note for note in got.notes)
+    said = [note for note in got.notes if note.startswith("VSP")]
+    assert said == [f"VSP did not answer on {dt.datetime.now(dt.UTC):%Y-%m-%d} UTC"]
+    derived = any("Rc and Ic from" in note for note in got.notes)
+    assert derived == (fallback == "refcat2")  # it concerns APASS's Rc and Ic, and REFCAT2's V
     assert any("in place of VSP's" in note for note in got.notes)
     assert all(star.auid.startswith(("APASS_", "REFC2_")) for star in got.ranked)
     observatory = outage.place.observatory
     assert sequence.chart_version_now(observatory, got.chart_request) is None
+    answer = chart_stars(observatory, got)  # found on disk: more than those that may serve
+    assert {e.auid for e in got.ledger if e.auid} <= answer.keys()
     outage.aavso.fail("vsp", "none")
     observatory.vsp.probe()
     chart = outage.choose()
@@ -115,7 +125,16 @@ def test_a_catalogue_stands_in_marked_and_its_magnitudes_agree(outage, fallback,
         return standard.standard_magnitudes_of(observatory, observation, reduced, table)
 
     by_catalogue, by_chart = measured(got), measured(chart)
-    assert by_catalogue.chart_id == title
+    assert (by_catalogue.chart_id, by_catalogue.comp_source) == (title, f"{title} (VizieR)")
+    assert by_chart.comp_source == "VSP"
+    (check,) = [c for c in CHECKS["standard_magnitudes"] if c.name == "comps_from_aavso"]
+    assert check.fault(by_chart) is None
+    assert check.fault(by_catalogue).startswith(f"comps from {title} (VizieR), not the AAVSO's")
+    told = what_differs(by_catalogue, by_chart)
+    assert f"chart {title} → {by_chart.chart_id}" in told
+    assert "none in both" in told
+    assert "bias" not in told
+    assert "not known" not in told
     limit = 3.0 * (by_catalogue.zp_err_mag**2 + by_chart.zp_err_mag**2) ** 0.5
     assert by_catalogue.t1_mag == pytest.approx(by_chart.t1_mag, abs=limit)
 

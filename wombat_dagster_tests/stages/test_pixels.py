@@ -220,3 +220,36 @@ def test_a_failure_comes_through_and_ends_the_work():
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="frame 3"):
         next(results)
+
+
+@pytest.mark.parametrize("stage", ["solving", "photometry"])
+def test_a_raw_frame_that_vanishes_after_a_reduction_that_keeps_nothing_is_left_out(
+    place, monkeypatch, stage
+):
+    """The first frame is the one that is solved in full, and gives the profile."""
+    from wombat_dagster.stages import photometry, solving
+
+    place.take("20251014/*/*.fit", "20251014/Light/SV Wom/*V.fit")
+    place.configure(calibration=NOT_KEPT)
+    lights = sorted(place.data.glob("20251014/Light/SV Wom/*V.fit"))
+    module, name = {
+        "solving": (solving, "solve_observation"),
+        "photometry": (photometry, "measure_observation"),
+    }[stage]
+    work, seen = getattr(module, name), []
+
+    def after_a_loss(*arguments):
+        if not seen:
+            lights[0].unlink()
+            lights[1].unlink()
+        seen.append(work(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(module, name, after_a_loss)
+    assert place.run() == {}
+    if stage == "solving":
+        assert [one.solution is not None for one in seen[0]].count(True) >= 2
+    else:
+        assert len(seen[0].labels) == 2
+        assert "left out: gone from the data since it was reduced" in seen[0].notes[0]
+    assert len(place.product("photometry_table", KEY).labels) == 2

@@ -13,7 +13,7 @@ import pytest
 from astropy.io import fits
 
 from wombat_dagster.domain import FrameKind, NoCalibration
-from wombat_dagster.stages import masters
+from wombat_dagster.stages import masters, reduction
 from wombat_dagster.stages.calibrator import Calibrator
 from wombat_dagster.stages.choice import choose_calibration
 from wombat_dagster.stages.due import due_observations
@@ -194,28 +194,27 @@ def test_a_bias_replaced_while_it_is_combined_makes_no_master(night, monkeypatch
 
 
 def test_a_light_replaced_after_the_scan_is_left_out_and_comes_back_by_itself(place, monkeypatch):
-    from wombat_dagster.observatory import Observatory
-
+    """The same run asks what is due when it is done, and takes the new file."""
     place.take("20251014/Light/SV Wom/*V.fit")
     changed = sorted(place.data.glob("20251014/Light/SV Wom/*"))[0]
-    scan = Observatory.scan
+    reduce, begin, left_out = reduction.reduce_observation, reduction._calibrator, []
 
-    def and_then(self, *dates):
-        scan(self, *dates)
-        if not done:
-            done.append(grown(changed))
+    def after_a_change(*arguments):
+        if not left_out:
+            grown(changed)
+        return begin(*arguments)
 
-    done = []
-    monkeypatch.setattr(Observatory, "scan", and_then)
+    def reduced(*arguments):
+        made = reduce(*arguments)
+        left_out.append(made.left_out)
+        return made
+
+    monkeypatch.setattr(reduction, "_calibrator", after_a_change)
+    monkeypatch.setattr(reduction, "reduce_observation", reduced)
     assert place.run() == {}
-    monkeypatch.undo()
-    one = place.row("SV Wom").observation
-    ((path, reason),) = place.product("reduced_frames", one.key).left_out
+    ((path, reason),) = left_out[0]
     assert path == changed.relative_to(place.data).as_posix()
-    assert reason.startswith("changed since it was looked at (size ")
-    place.observatory.scan()
-    ((due),) = due_observations(place.observatory).due
-    assert (due.key, due.words) == (one.key, "light frames (calibration_choice)")
-    assert place.run(night=NIGHT) == {}
-    assert place.product("reduced_frames", one.key).left_out == ()
+    assert reason.startswith("changed since it was looked at (")
+    assert left_out[1:] == [()]
+    assert len(place.product("reduced_frames", place.row("SV Wom").observation.key).frames) == 4
     assert due_observations(place.observatory).due == ()

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from wombat_dagster.config import Settings
-from wombat_dagster.domain import Observation
+from wombat_dagster.domain import CalibrationChoice, Observation
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.stages.standard import standard_magnitudes_of
 from wombat_dagster_tests.magnitude_tables import AIR_TERMS, K2_B, through_the_air
+
+NO_MASTERS = CalibrationChoice(bias=None, dark=None, flat=None, reasons=())
 
 
 def magnitudes(root, **instrument):
@@ -21,7 +23,9 @@ def magnitudes(root, **instrument):
     observation = Observation(
         date=dt.date(2025, 10, 15), target="TX Eri", filter="B", key="20251015__TX_Eri__B"
     )
-    reduction = SimpleNamespace(group=SimpleNamespace(camera="QSI 583"), frames=())
+    reduction = SimpleNamespace(
+        group=SimpleNamespace(camera="QSI 583"), frames=(), choice=NO_MASTERS
+    )
     return standard_magnitudes_of(observatory, observation, reduction, through_the_air("B"))
 
 

@@ -326,3 +326,22 @@ def test_numpy_scalars_become_plain_numbers():
 def test_json_of_something_else_is_refused(text):
     with pytest.raises(tables.UnreadableProduct, match="Aperture"):
         tables.load_json(domain.Aperture, text)
+
+
+def test_every_row_says_where_its_comps_are_from():
+    one = standard(comp_source="APASS DR9 (VizieR)", made_with={"bias": "none"})
+    text = tables.standard_to_text(one)
+    rows = pd.read_csv(io.StringIO(text), comment="#")
+    assert set(rows["comp_source"]) == {"APASS DR9 (VizieR)"}
+    assert_same(tables.standard_from_text(text), one)
+
+
+def test_magnitudes_from_before_that_was_written_still_load():
+    one = standard(labels=("a", "b", "c", "d"))
+    lines = tables.standard_to_text(one).splitlines(keepends=True)
+    head = [line for line in lines if not line.startswith(("# comp_source", "# made_with"))]
+    first = next(i for i, line in enumerate(head) if not line.startswith("#"))
+    old = head[:first] + [f"{line.rstrip()[: line.rindex(',')]}\n" for line in head[first:]]
+    assert "comp_source" not in "".join(old)
+    assert len(head) == len(lines) - 2
+    assert_same(tables.standard_from_text("".join(old)), one)
