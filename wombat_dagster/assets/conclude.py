@@ -48,7 +48,7 @@ def conclude(
                 observatory.status.record_shortfall(key, ending)
             stage.end(type(ending).__name__, words, ending)
             proc, apphot = (getattr(ending, name, None) for name in ("proc", "apphot"))
-            said = remedy_of(proc, apphot)
+            said = remedy_of(proc, apphot, reason=words)
             status = {"status": str(word)} if (word := apphot or proc) else {}
             remedy = {"remedy": said.remedy} if said and said.remedy else {}
             yield dg.AssetObservation(
