@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import click
 import numpy as np
@@ -238,6 +240,9 @@ def test_a_signal_that_ends_it_takes_the_copies_and_their_run_away(tmp_path, num
     command.send_signal(number)
     command.communicate(timeout=60)
     assert list(tmp_path.iterdir()) == []
+    until_s = time.monotonic() + 20.0  # who adopts it has to be waited for
+    while Path(f"/proc/{child}").exists() and time.monotonic() < until_s:
+        time.sleep(0.1)
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
 
