@@ -205,10 +205,13 @@ def test_the_transit_with_the_radius_where_the_comps_are_steadiest(
 
 @pytest.mark.needs_astap
 def test_hot_pixels_of_the_transit_are_cured_not_mended(transit_night):
-    """Eight frames have one in T1's aperture, 20 to 75 ADU in all frames: steady, not broken."""
+    """Eight frames have one in T1's aperture, 20 to 75 ADU in all frames: steady, not broken.
+
+    Which of them are cured depends on the tenth of the frames that is sampled: half at least.
+    """
     table = read_product(transit_night, "photometry_table", HAT_P_32)
     assert any("hot pixels near the stars serve" in words for words in table.notes)
-    assert np.count_nonzero(table.measured.flags[:, 0] & Flag.BAD_PIXEL) <= 2
+    assert np.count_nonzero(table.measured.flags[:, 0] & Flag.BAD_PIXEL) <= 4
 
 
 def test_wallace_is_calibrated_and_stops_at_nowcs_with_its_focus_frames_named(tmp_path):
