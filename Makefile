@@ -16,7 +16,7 @@ demo: .venv/.ready
 	$(BIN)/python -m wombat_dagster.demo $(DEMO)
 
 test: .venv/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 lint: .venv/.ready
 	$(BIN)/python -m ruff format --check .

@@ -38,6 +38,7 @@ from wombat_dagster.stages.due import due_nights, due_observations, parked
 from wombat_dagster.stages.inputs import nights_on_disk
 from wombat_dagster.stages.work import (
     MAGNITUDES_JOB,
+    MAX_TAG,
     NIGHT_JOB,
     OBSERVATION_JOB,
     STARS_JOB,
@@ -60,10 +61,8 @@ NO_CAPTURE = {
     "class": "NoOpComputeLogManager",
 }
 DAGSTER_YAML = "dagster.yaml"
-DAGSTER_STATE = ".dagster_state"
 BY_HAND = "asked for by a person"
 MAX_RETRIES_TAG = "dagster/max_retries"
-MAX_TAG = 200  # characters of a reason: tags are shown in lists
 MAX_TIMES = 5  # one job of one partition in one command, whatever new reasons there are
 AT_WORK = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 WAITING = [DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED]
@@ -90,8 +89,7 @@ class Task:
     @classmethod
     def of(cls, due: Due) -> "Task":
         """Return the task that does what is due."""
-        why = f"{due.why}: {due.words}"
-        return cls(job=due.job, key=due.key, why=why, once=due.signature)
+        return cls(job=due.job, key=due.key, why=due.reason, once=due.signature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,7 +374,7 @@ def home(base: Path) -> Iterator[dg.DagsterInstance]:
     with contextlib.chdir(base):
         reference = InstanceRef.from_dir(str(base), overrides={"compute_logs": NO_CAPTURE})
         # Two programs that make Dagster's databases at once spoil them for good.
-        with held(base / DAGSTER_STATE / ".lock"):
+        with held(base / orphans.STATE / ".lock"):
             instance = dg.DagsterInstance.from_ref(with_warm_storage(reference))
             _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
         with instance:

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 Event = dg.Output[Any] | dg.AssetObservation | dg.AssetCheckResult
 
+MAX_LOG_BYTES = 1_000_000
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -173,9 +174,6 @@ class _Stage:
         path = self._beside("settings.toml")
         if not path.exists() or path.read_bytes() != data:
             write_bytes_atomic(path, data)
-
-
-MAX_LOG_BYTES = 1_000_000
 
 
 class _Listener(logging.Handler):

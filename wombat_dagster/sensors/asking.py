@@ -9,12 +9,14 @@ from dagster import DagsterRunStatus, RunsFilter
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from wombat_dagster.observatory import Observatory
-from wombat_dagster.stages.work import WHY_TAG, Due
+from wombat_dagster.stages.work import MAX_TAG, WHY_TAG, Due
 
 MAX_REQUESTS_PER_TICK = 12  # Dagster needs half a second for each
 MAX_WAITING = 50  # runs that are not over: what waits longer may be out of date when it begins
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 MAX_RETRIES_TAG = "dagster/max_retries"
+SIGNATURE_TAG = "wombat/signature"
+MANY = 20  # runs for one reason
 UNFINISHED = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -79,7 +81,7 @@ def requests(
             partition_key=one.key,
             run_key=f"{signature_of(one)}:{len(asked.runs(one))}",
             tags={
-                WHY_TAG: f"{one.why}: {one.words}"[:MAX_TAG],
+                WHY_TAG: one.reason[:MAX_TAG],
                 SIGNATURE_TAG: signature_of(one),
                 MAX_RUNTIME_TAG: f"{limit_s:.0f}",
                 MAX_RETRIES_TAG: "0",  # what broke is due again: the sensor asks
@@ -87,8 +89,3 @@ def requests(
         )
         for one in islice((one for one in due if asked.may_ask(one)), n_free)
     ]
-
-
-SIGNATURE_TAG = "wombat/signature"
-MANY = 20  # runs for one reason
-MAX_TAG = 200  # characters of a reason: tags are shown in lists

@@ -36,6 +36,7 @@ from wombat_dagster.stages.inputs import (
     CHOICES,
     CHOSEN,
     FIELD_VARIABLES,
+    FILES_OF,
     LIGHTS,
     MASTER_FILES,
     MASTERS,
@@ -116,7 +117,8 @@ def due_nights(
     """Return the nights whose frames or masters are to be looked at, oldest first.
 
     `on_disk`: the nights that may be looked at, by key (`inputs.nights_on_disk`); one whose
-    calibrations are unsettled is left alone. `busy`: keys with a run that is not over.
+    calibrations are unsettled is left alone. `busy`: keys with a run that is not over. `by_hand`:
+    a person asks, and what broke is tried again without waiting.
     """
     runs = StageRuns(observatory.status.path)
     latest, broken = runs.latest(), runs.n_in_a_row({None, FAILED})
@@ -154,7 +156,7 @@ def _night_due(
     if first is None:
         return Why.NEW, "never looked at"
     unsettled = {files_of(unit) for unit in night.unsettled}
-    names = [*wanted, *(name for name in first.inputs if name.startswith(files_of("")[:9]))]
+    names = [*wanted, *(name for name in first.inputs if name.startswith(FILES_OF))]
     changed = [
         name
         for name in dict.fromkeys(names)
@@ -413,8 +415,10 @@ class _Masters:
     def waits_for(self, one: Observation, broken_nights: Sequence[str]) -> str | None:
         """Return the night whose masters may be the ones that an observation wants."""
         own = f"{one.date:%Y%m%d}"
-        if own in broken_nights or not broken_nights:
-            return own if broken_nights else None
+        if not broken_nights:
+            return None
+        if own in broken_nights:
+            return own
         try:
             choice = choose_calibration(self._observatory, one, available=self._available)
         except Shortfall:

@@ -268,9 +268,12 @@ class NightOnDisk:
     unsettled: frozenset[str] = frozenset()
 
 
+FILES_OF = "files of "
+
+
 def files_of(unit: str) -> str:
     """Return the name of the input that a unit's files are."""
-    return f"files of {unit or 'calibrations'}"
+    return f"{FILES_OF}{unit or 'calibrations'}"
 
 
 def nights_on_disk(

@@ -25,18 +25,14 @@ def sibling_versions(observatory: Observatory, observation: Observation) -> dict
     )
 
 
-def stale_magnitudes(observatory: Observatory) -> list[Observation]:
-    """Return whose magnitudes exist, are not submitted and would come out otherwise by now.
-
-    They do when a sibling filter was measured, or measured again, since, and when the stored
-    coefficients of their camera and instrument epoch are others. In the order of
-    `StatusDatabase.targets`. Only a camera with coefficients makes anything of its siblings.
-    """
-    return list(stale_inputs(observatory))
-
-
 def stale_inputs(observatory: Observatory) -> dict[Observation, dict[str, str]]:
-    """Return `stale_magnitudes` with the versions that they are to be made of, by name."""
+    """Return whose magnitudes exist and would come out otherwise by now, decided on or not.
+
+    With the versions that they are to be made of, by name. They would when a sibling filter was
+    measured, or measured again, since, and when the stored coefficients of their camera and
+    instrument epoch are others. In the order of `StatusDatabase.targets`. Only a camera with
+    coefficients makes anything of its siblings.
+    """
     from wombat_dagster.stages.coefficients import KnownCoefficients
 
     status = observatory.status
@@ -52,7 +48,7 @@ def stale_inputs(observatory: Observatory) -> dict[Observation, dict[str, str]]:
     stale = {}
     for row in rows:
         one = row.observation
-        if row.submitted is not None or one.key not in used:
+        if one.key not in used:
             continue
         coefficients = known.of(cameras[one.key], one.date)
         if not coefficients.values and COEFFICIENTS not in used[one.key]:

@@ -12,6 +12,7 @@ TRIAGE_JOB = "triage_job"
 
 WHY_TAG = "wombat/why"
 """Tag of a run: why it was asked for."""
+MAX_TAG = 200  # characters of it: tags are shown in lists
 
 
 class Why(StrEnum):
@@ -45,3 +46,8 @@ class Due:
     why: Why
     words: str
     signature: str
+
+    @property
+    def reason(self) -> str:
+        """``other masters: masters (calibration_choice)``."""
+        return f"{self.why}: {self.words}"

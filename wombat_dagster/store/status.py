@@ -13,7 +13,7 @@ import re
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -400,18 +400,6 @@ class StatusDatabase:
             rows = connection.execute("SELECT path, content_hash FROM master ORDER BY path")
             lines = [f"{row['path']}\0{row['content_hash']}\n" for row in rows]
         return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
-
-    def nights_without_own_bias(self) -> list[str]:
-        """Return the keys of nights with usable flats or darks that need another night's bias."""
-        biases = {(m.date.isoformat(), *astuple(m.group)) for m in self.masters(FrameKind.BIAS)}
-        with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT DISTINCT date, width_px, height_px, binning, camera, readout FROM frame"
-                " WHERE kind IN ('flat', 'dark') AND reason IS NULL AND width_px IS NOT NULL"
-                " ORDER BY date"
-            ).fetchall()
-        lacking = [row["date"] for row in rows if tuple(row) not in biases]
-        return [date.replace("-", "") for date in dict.fromkeys(lacking)]
 
     def is_our_master(self, content_hash: str) -> bool:
         """Tell whether a master with this pixel hash was ever made by wombat."""

@@ -13,7 +13,7 @@ from wombat_dagster.domain import Coefficient, FrameGroup
 from wombat_dagster.simulate.night import altitudes_deg, young_airmass
 from wombat_dagster.simulate.sky import sexagesimal
 from wombat_dagster.stages.coefficients import coefficients_of
-from wombat_dagster.stages.siblings import COEFFICIENTS, stale_inputs, stale_magnitudes
+from wombat_dagster.stages.siblings import COEFFICIENTS, stale_inputs
 from wombat_dagster.store.coefficients import (
     forget_coefficients,
     record_coefficients,
@@ -202,7 +202,7 @@ def made(place, key, asset, version, inputs=None):
 
 
 def stale(place):
-    return [observation.key for observation in stale_magnitudes(place.observatory)]
+    return [observation.key for observation in stale_inputs(place.observatory)]
 
 
 def test_stored_coefficients_make_magnitudes_stale_until_these_know_them(place):

@@ -9,7 +9,7 @@ import pytest
 from wombat_dagster.assets.photometry import describe_magnitudes
 from wombat_dagster.products import PRODUCTS
 from wombat_dagster.stages.coefficients import coefficients_of
-from wombat_dagster.stages.siblings import COEFFICIENTS, sibling_versions, stale_magnitudes
+from wombat_dagster.stages.siblings import COEFFICIENTS, sibling_versions, stale_inputs
 from wombat_dagster.stages.standard import standard_magnitudes_of
 
 B, V = "20251014__SV_Wom__B", "20251014__SV_Wom__V"
@@ -33,7 +33,7 @@ def with_coefficients(place, inputs=None):
 
 
 def stale(place):
-    return [observation.key for observation in stale_magnitudes(place.observatory)]
+    return [observation.key for observation in stale_inputs(place.observatory)]
 
 
 @pytest.fixture
@@ -66,17 +66,11 @@ def test_magnitudes_are_stale_when_a_coefficient_of_the_configuration_changes(pa
 def test_without_coefficients_nothing_is_stale_and_no_observation_is_read(pair, monkeypatch):
     pair.configure()
     monkeypatch.setattr(type(pair.observatory.status), "targets", None)
-    assert stale_magnitudes(pair.observatory) == []
+    assert stale_inputs(pair.observatory) == {}
 
 
 def test_a_camera_without_coefficients_has_no_stale_magnitudes(pair):
     pair.configure(tail=INSTRUMENT.replace("transform", 'camera = "Another"\ntransform'))
-    assert stale(pair) == []
-
-
-def test_what_was_submitted_stays(pair):
-    with pair.observatory.status._writing() as connection:
-        connection.execute("UPDATE target SET submitted = '2025-10-20' WHERE key = ?", (V,))
     assert stale(pair) == []
 
 

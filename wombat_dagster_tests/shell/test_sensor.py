@@ -563,6 +563,18 @@ def test_a_decided_observation_that_broke_is_listed_and_not_made_again(finished)
     assert "interrupted" in outlook.changed_since[SV_WOM_V]
 
 
+def test_another_filter_s_colour_is_listed_for_what_a_person_decided_on(finished, monkeypatch):
+    one = finished.place.row("SV Wom").observation
+    monkeypatch.setattr(due_module, "stale_inputs", lambda _: {one: {SV_WOM_B: "1"}})
+    with finished.place.in_force() as observatory:
+        (again,) = due_observations(observatory).due
+        assert (again.job, again.why) == ("magnitudes_job", Why.SIBLING)
+        decide(finished.place, "submitted")
+        outlook = due_observations(observatory)
+    assert outlook.due == ()
+    assert outlook.changed_since == {SV_WOM_V: f"{Why.SIBLING}: standard magnitudes"}
+
+
 def test_what_was_noted_of_a_decided_observation_stays(finished):
     status = finished.place.observatory.status
     status.note_changed_since(SV_WOM_V, "2026-11-21: T1 +0.05 mag")

@@ -333,18 +333,6 @@ def test_the_signature_of_masters_is_that_of_paths_and_pixels(scanned):
     assert scanned.masters_signature() != before
 
 
-def test_nights_that_borrow_a_bias_are_known(status):
-    other = dt.date(2025, 10, 15)
-    flat = frame("20251014/Flat/1.fit", kind=FrameKind.FLAT, target=None)
-    status.record_scan(
-        [flat, frame("20251015/Dark/1.fit", kind=FrameKind.DARK, date=other, target=None)], ()
-    )
-    status.record_masters([master()])
-    assert status.nights_without_own_bias() == ["20251015"]
-    status.record_masters([master(group=dataclasses.replace(GROUP, binning="2x2"))])
-    assert status.nights_without_own_bias() == ["20251014", "20251015"]
-
-
 def test_an_unsolved_frame_has_a_row_with_its_reason(scanned):
     failed = dataclasses.replace(
         solution(), status=SolveStatus.FAILED, solution=None, reason="no_match"
