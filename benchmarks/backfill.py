@@ -4,20 +4,25 @@
     python benchmarks/backfill.py --observations 100
     python benchmarks/backfill.py --night 100        one observation of 100 frames of 2048x2048
     python benchmarks/backfill.py --run --observations 50      the same work by `wombat run`
+    python benchmarks/backfill.py --daemon --observations 50   the same work by `wombat up`
 
 The observations are many targets in some nights, all of the same three simulated frames, so that
 every stage runs to the light curve. Inside the workers the time in the stages' own functions (what
 `conclude` calls: reading frames, solving, measuring, drawing) is added up by `sitecustomize`; what
 is left of the workers' time from the first task to the last is orchestration: Dagster, its event
 log, our status database, products written and read, tasks handed out. Observation by observation
-the waiting for another worker's lock counts, too.
+the waiting for another worker's lock counts, too. Of `wombat up` it is the processor time of all
+its processes, from the start, that counts, and the time until the last observation is done.
 """
 
 import argparse
+import contextlib
 import datetime as dt
 import json
 import os
 import shutil
+import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -47,13 +52,19 @@ solve_field = "/nowhere/solve-field"
 vsx_urls = ["{vsx}"]
 vsp_urls = ["{vsp}"]
 min_interval_s = 0
+[sensors]
+interval_s = 5
+quiet_s = 5.0
 [[target]]
 directory = {targets}
 vsx = "SV Wom"
 """
 TIMED = """
 import atexit, json, os, sys, time
-if "wombat_dagster.workers" in " ".join(sys.orig_argv) or os.environ.get("WOMBAT_TIMED") == "all":
+words = " ".join(sys.orig_argv)
+asked = os.environ.get("WOMBAT_TIMED")
+is_worker = "wombat_dagster.workers" in words
+if is_worker or asked == "all" or (asked == "runs" and "execute_run" in words):
     from wombat_dagster.assets import conclude as module
     real, sums = module.conclude, {"stages": {}, "tasks": [], "cpu": 0.0}
 
@@ -114,8 +125,8 @@ def world(root: Path, *, n_observations: int, n_frames: int, size_px: tuple[int,
         shutil.copytree(lights, here / "Light" / f"T{number % A_NIGHT:03d}", copy_function=os.link)
 
 
-def measure(root: Path, services: StandInAavso, *, workers: int, by_run: bool) -> list[dict]:
-    """Run the command in `root`; return the workers' sums, and print the command's summary."""
+def prepare(root: Path, services: StandInAavso) -> dict[str, str]:
+    """Write what is needed beside the frames; return the environment of the command."""
     targets = [f"T{i:03d}" for i in range(A_NIGHT)]
     (root / "wombat.toml").write_text(
         TOML.format(vsx=services.vsx_url, vsp=services.vsp_url, targets=json.dumps(targets))
@@ -123,14 +134,83 @@ def measure(root: Path, services: StandInAavso, *, workers: int, by_run: bool) -
     for name in ("site", "times"):
         (root / name).mkdir()
     (root / "site" / "sitecustomize.py").write_text(TIMED)
-    environment = dict(
+    return dict(
         os.environ,
         PYTHONPATH=f"{root / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
         WOMBAT_TIMES=str(root / "times"),
     )
-    # fmt: off
-    command = [sys.executable, "-m", "wombat_dagster.cli", "--config", str(root / "wombat.toml")]
-    # fmt: on
+
+
+def wombat(root: Path) -> list[str]:
+    return [sys.executable, "-m", "wombat_dagster.cli", "--config", str(root / "wombat.toml")]
+
+
+def by_daemon(root: Path, services: StandInAavso, n_observations: int) -> None:
+    """Let `wombat up` find and do everything; print what that took."""
+    environment = prepare(root, services) | {"WOMBAT_TIMED": "runs"}
+    with (root / "stderr").open("w") as errors:
+        begin = time.perf_counter()
+        up = subprocess.Popen(
+            [*wombat(root), "up", "--port", str(free_port())],
+            env=environment, stdout=errors, stderr=errors,
+        )  # fmt: skip
+        try:
+            n_done = 0
+            while n_done < n_observations:
+                time.sleep(2.0)
+                if up.poll() is not None:
+                    sys.exit((root / "stderr").read_text()[-3000:])
+                n_done = count_done(root / "wombatpipeline.db")
+            wall = time.perf_counter() - begin
+            cpu = sum(cpu_s(pid) for pid in descendants(up.pid))
+        finally:
+            up.terminate()
+            up.wait(60)
+    ours = observing = n_runs = 0.0
+    for path in (root / "times").iterdir():
+        one = json.loads(path.read_text())
+        ours, observing = ours + one["cpu"], observing + one.get("observing", 0.0)
+        n_runs += "observing" in one
+    n = n_observations
+    print(f"{n} observations by wombat up, {n_runs:.0f} runs of one, {wall:.1f} s:")
+    print(f"  wall per observation            {wall / n:8.3f} s")
+    print(f"  cpu of all processes            {cpu / n:8.3f} s")
+    print(f"  of it in our stages             {ours / n:8.3f} s  (wall {observing / n:.3f} s)")
+    print(f"  orchestration, cpu              {(cpu - ours) / n:8.3f} s")
+    print(f"  orchestration, on the wall      {(wall - observing / os.cpu_count()) / n:8.3f} s")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def count_done(database: Path) -> int:
+    if not database.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+        words = "SELECT count(*) FROM target WHERE apphot = 'validate'"
+        with contextlib.suppress(sqlite3.OperationalError):  # its tables are to come
+            return connection.execute(words).fetchone()[0]
+    return 0
+
+
+def descendants(pid: int) -> list[int]:
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    children = " ".join(file.read_text() for file in threads).split()
+    return [pid, *(one for child in children for one in descendants(int(child)))]
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time of a process and of its children that have ended."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, after_name[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(root: Path, services: StandInAavso, *, workers: int, by_run: bool) -> list[dict]:
+    """Run the command in `root`; return the workers' sums, and print the command's summary."""
+    environment = prepare(root, services)
+    command = wombat(root)
     command += ["run"] if by_run else ["backfill", "--workers", str(workers)]
     if by_run:
         environment["WOMBAT_TIMED"] = "all"
@@ -189,6 +269,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--night", type=int, metavar="FRAMES", help="one observation, 2048x2048")
     parser.add_argument("--run", action="store_true", help="by wombat run, in one process")
+    parser.add_argument("--daemon", action="store_true", help="by wombat up")
     parser.add_argument("--keep", type=Path, help="work in this directory and leave it")
     options = parser.parse_args()
     n = 1 if options.night else options.observations
@@ -199,6 +280,9 @@ def main() -> None:
         root.mkdir(exist_ok=True)
         world(root, n_observations=n, n_frames=n_frames, size_px=size_px)
         with StandInAavso.from_directory(root / "aavso") as services:
+            if options.daemon:
+                by_daemon(root, services, n)
+                return
             sums = measure(root, services, workers=options.workers, by_run=options.run)
         report(sums, n_frames)
 

@@ -129,5 +129,5 @@ def test_success_writes_its_words_with_the_row(place):
     status = place.observatory.status
     versions = {asset: status.product_version(KEY, asset) for asset in OBSERVATION_ASSETS}
     assert [asset for asset, version in versions.items() if version] == [
-        "calibration_choice", "reduced_frames", "wcs_solutions",
+        "calibration_choice", "reduced_frames", "wcs_solutions", "frame_triage",
     ]  # fmt: skip
