@@ -63,8 +63,7 @@ TIMED = """
 import atexit, json, os, sys, time
 words = " ".join(sys.orig_argv)
 asked = os.environ.get("WOMBAT_TIMED")
-is_worker = "wombat_dagster.workers" in words
-if is_worker or asked == "all" or (asked == "runs" and "execute_run" in words):
+if asked == "all" or "wombat_dagster.workers" in words or "wombat_dagster.launcher" in words:
     from wombat_dagster.assets import conclude as module
     real, sums = module.conclude, {"stages": {}, "tasks": [], "cpu": 0.0}
 
@@ -147,7 +146,7 @@ def wombat(root: Path) -> list[str]:
 
 def by_daemon(root: Path, services: StandInAavso, n_observations: int) -> None:
     """Let `wombat up` find and do everything; print what that took."""
-    environment = prepare(root, services) | {"WOMBAT_TIMED": "runs"}
+    environment = prepare(root, services)
     with (root / "stderr").open("w") as errors:
         begin = time.perf_counter()
         up = subprocess.Popen(
@@ -166,13 +165,11 @@ def by_daemon(root: Path, services: StandInAavso, n_observations: int) -> None:
         finally:
             up.terminate()
             up.wait(60)
-    ours = observing = n_runs = 0.0
-    for path in (root / "times").iterdir():
-        one = json.loads(path.read_text())
-        ours, observing = ours + one["cpu"], observing + one.get("observing", 0.0)
-        n_runs += "observing" in one
+    sums = [json.loads(path.read_text()) for path in (root / "times").iterdir()]
+    ours = sum(one["cpu"] for one in sums)
+    observing = sum(one.get("observing", 0.0) for one in sums)
     n = n_observations
-    print(f"{n} observations by wombat up, {n_runs:.0f} runs of one, {wall:.1f} s:")
+    print(f"{n} observations by wombat up, {len(sums)} processes for runs, {wall:.1f} s:")
     print(f"  wall per observation            {wall / n:8.3f} s")
     print(f"  cpu of all processes            {cpu / n:8.3f} s")
     print(f"  of it in our stages             {ours / n:8.3f} s  (wall {observing / n:.3f} s)")

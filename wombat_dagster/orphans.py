@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUN_TAG = "wombat/pid"
-"""On runs inside a ``wombat`` command: `this_process` of it. The daemon's runs carry none."""
+"""On runs inside a ``wombat`` command: `this_process` of it."""
+
+WORKER_TAG = "wombat/worker"
+"""On runs that the daemon gave to a warm process (`launcher`): `named` of that."""
 
 STATE = ".dagster_state"
 RECORD = "up.json"
@@ -184,9 +187,10 @@ class Orphan:
 def find_orphans(instance: "DagsterInstance", base: Path) -> list[Orphan]:
     """Return the unfinished runs whose process is gone; queued runs wait, and are none.
 
-    A run inside a ``wombat`` command is known by its `RUN_TAG`, one of the daemon by the process
-    that it named in its first event. One that has not come that far belongs to the daemon, whose
-    business it is as long as ``wombat up`` lives.
+    A run inside a ``wombat`` command is known by its `RUN_TAG`, one that the daemon gave away by
+    its `WORKER_TAG` or, with Dagster's own launcher, by the process that it named in its first
+    event. One that has not come that far belongs to the daemon, whose business it is as long as
+    ``wombat up`` lives.
     """
     from dagster import DagsterRunStatus, RunsFilter
 
@@ -247,6 +251,11 @@ def _why_orphaned(
             return None
         return f"ended with the wombat command that ran it (process {tag.partition(':')[0]})"
     up_lives = up is not None and up.lives
+    worker_tag = run.tags.get(WORKER_TAG)
+    if worker_tag is not None:
+        if lives(worker_tag):
+            return None
+        return _words_of_worker(worker_tag.partition(":")[0], up, up_lives=up_lives)
     worker = _worker_of(instance, run)
     if worker is None:
         is_the_daemons = GRPC_INFO_TAG in run.tags
@@ -256,6 +265,10 @@ def _why_orphaned(
     pid, said_s = worker
     if _is_at_work(pid, said_s):
         return None
+    return _words_of_worker(str(pid), up, up_lives=up_lives)
+
+
+def _words_of_worker(pid: str, up: UpRecord | None, *, up_lives: bool) -> str:
     if up_lives:
         return f"its process ({pid}) ended without a word: killed, perhaps for lack of memory"
     return f"its process ({pid}) ended with {_up_words(up)}"

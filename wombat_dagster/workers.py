@@ -134,8 +134,8 @@ class Workers:
         """Take note of a worker that ended by itself; its task is the price."""
         code = hand.process.wait()
         self._hands.remove(hand)
-        _close(hand.process)
-        words = f"{_how_it_ended(code)}{_last_words(hand.log_file)}"
+        close(hand.process)
+        words = f"{how_it_ended(code)}{last_words(hand.log_file)}"
         if not hand.is_ready:
             raise NoWorkers(f"a worker ended before its first task, {words}")
         if hand.task is not None:
@@ -161,7 +161,7 @@ class Workers:
         may_be_tried: bool = True,
     ) -> None:
         assert hand.task is not None
-        _close(hand.process)
+        close(hand.process)
         self._report(hand.run_id, words)
         done = Done(key=hand.task.key, error=words, run_id=hand.run_id, may_be_tried=may_be_tried)
         on_done(hand.task, done)
@@ -191,18 +191,9 @@ class Workers:
         log_file = next(
             file for i in range(1, self._n + 1) if (file := logs / f"worker-{i}.log") not in taken
         )
-        with log_file.open("wb") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "wombat_dagster.workers", str(self._base)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                encoding="utf-8",
-                # A Ctrl-C in the terminal is the parent's business, and a killed worker's plate
-                # solver goes with it.
-                start_new_session=True,
-            )
+        # A Ctrl-C in the terminal is the parent's business, and a killed worker's plate solver goes
+        # with it.
+        process = start_worker("wombat_dagster.workers", self._base, log_file, new_session=True)
         hand = _Hand(process, log_file)
         assert process.stdout is not None
         threading.Thread(target=self._listen, args=(hand, process.stdout), daemon=True).start()
@@ -231,10 +222,26 @@ class Workers:
             except subprocess.TimeoutExpired:
                 log.debug("%s had to be killed", hand.log_file.stem)
             _kill(hand.process)  # and what it may have left at work
-            _close(hand.process)
+            close(hand.process)
         self._hands.clear()
         for hand in at_work:
             self._report(hand.run_id, "interrupted; the same command goes on with it")
+
+
+def start_worker(
+    module: str, base: Path, log_file: Path, *, new_session: bool
+) -> subprocess.Popen[str]:
+    """Start `module` as a worker on `base`, with pipes for orders and answers."""
+    with log_file.open("wb") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, str(base)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
+            start_new_session=new_session,
+        )
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
@@ -247,14 +254,16 @@ def _kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def _close(process: subprocess.Popen[str]) -> None:
+def close(process: subprocess.Popen[str]) -> None:
+    """Close the pipes to a worker."""
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()
 
 
-def _how_it_ended(code: int) -> str:
+def how_it_ended(code: int) -> str:
+    """Return an exit code in words."""
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -264,7 +273,8 @@ def _how_it_ended(code: int) -> str:
     return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
-def _last_words(log_file: Path) -> str:
+def last_words(log_file: Path) -> str:
+    """Return the end of a worker's log, to be appended; empty when there is none."""
     with contextlib.suppress(OSError):
         text = log_file.read_text(encoding="utf-8", errors="replace").strip()
         if text:
@@ -275,11 +285,15 @@ def _last_words(log_file: Path) -> str:
 # -------------------------------------------------------------------------- inside a worker
 
 
-class _Orders:
-    """Tasks as they come. When the parent is gone, so is the worker: soon, or at once when idle."""
+class Orders:
+    """Tasks as they come. When the parent is gone, so is the worker: soon, or at once when idle.
 
-    def __init__(self, stream: IO[str]) -> None:
+    One that leads a session takes everything in it along.
+    """
+
+    def __init__(self, stream: IO[str], *, leads_session: bool) -> None:
         self._lines: queue.Queue[str | None] = queue.Queue()
+        self._leads_session = leads_session
         self.is_at_work = False
         threading.Thread(target=self._read, args=(stream,), daemon=True).start()
 
@@ -290,20 +304,20 @@ class _Orders:
         if self.is_at_work:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(GRACE_S)
-            if sys.platform == "win32":
+            if sys.platform == "win32" or not self._leads_session:
                 os._exit(1)
             os.killpg(os.getpgrp(), signal.SIGKILL)
 
-    def next(self) -> dict[str, Any] | None:
-        """Return the next order; None: there are no more."""
+    def next(self, *, patience_s: float | None = None) -> dict[str, Any] | None:
+        """Return the next order; None: there are no more. Raises `queue.Empty`."""
         self.is_at_work = False
-        line = self._lines.get()
+        line = self._lines.get(timeout=patience_s)
         self.is_at_work = line is not None
         return None if line is None else json.loads(line)
 
 
-def main(base: Path) -> int:
-    """Carry out what comes on the standard input until it ends."""
+def begin() -> Callable[..., None]:
+    """Prepare this process for work; return what sends the parent a message, by its parts."""
     faulthandler.enable()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
@@ -316,7 +330,13 @@ def main(base: Path) -> int:
     def answer(**message: Any) -> None:
         answers.write(f"{json.dumps(message)}\n")
 
-    orders = _Orders(sys.stdin)
+    return answer
+
+
+def main(base: Path) -> int:
+    """Carry out what comes on the standard input until it ends."""
+    answer = begin()
+    orders = Orders(sys.stdin, leads_session=True)
     with home(base) as instance:
         warm_up()
         answer(ready=True)

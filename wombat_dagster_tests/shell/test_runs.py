@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import dagster as dg
 import pytest
@@ -143,8 +144,10 @@ def test_what_takes_too_long_is_ended_and_named(night, hinder):
 def started(night, *arguments):
     command = [sys.executable, "-m", "wombat_dagster.cli", *arguments]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=night.root
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=night.root,
+        # These tests may run in the background of a shell, where Ctrl-C is ignored.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def test_ctrl_c_ends_a_backfill_soon_and_the_same_command_goes_on(night, hinder):
