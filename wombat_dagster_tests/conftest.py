@@ -15,6 +15,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+# The tests run in two processes: more threads than cores would only wait for each other. Before
+# NumPy is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import dagster as dg
 import numpy as np
 import pytest
