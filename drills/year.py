@@ -479,10 +479,13 @@ class Year:
     def fill(self) -> None:
         """Fill the disk in the middle of work, and make room again."""
         ballast = self.place.root / "ballast"
-        free = os.statvfs(self.place.root)
-        n_bytes = free.f_bavail * free.f_frsize - ROOM_KB * 1024
-        with ballast.open("wb") as handle:
-            os.posix_fallocate(handle.fileno(), 0, n_bytes)
+        is_full = False
+        while not is_full:  # others write meanwhile
+            free = os.statvfs(self.place.root)
+            n_bytes = max(1, free.f_bavail * free.f_frsize - ROOM_KB * 1024)
+            with ballast.open("wb") as handle, contextlib.suppress(OSError):
+                os.posix_fallocate(handle.fileno(), 0, n_bytes)
+                is_full = True
         begun_s = time.monotonic()
         while time.monotonic() - begun_s < FULL_S:
             time.sleep(2.0)
