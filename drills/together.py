@@ -63,6 +63,8 @@ def hold(database: Path, how: str, for_s: float, told: Path) -> None:
 
 def ended_well(place: sn.Place, child: sn.Child, wanted: dict[str, str]) -> list[str]:
     faults = [f"a run ended {child.exit_code}: {child.words[-1500:]}"] if child.exit_code else []
+    if faults:
+        return faults  # what is not there cannot be compared
     faults += sn.faults_of(place)
     different = sn.differences(wanted, sn.fingerprint(place))
     return faults + [f"other than alone: {name}" for name in different]

@@ -27,6 +27,7 @@ from wombat_dagster.domain import (
     VsxUnavailable,
 )
 from wombat_dagster.observatory import Observatory
+from wombat_dagster.products import PRODUCTS
 from wombat_dagster.stages.bad_pixels import borrows_newer_masters
 from wombat_dagster.stages.choice import choose_calibration
 from wombat_dagster.stages.inputs import (
@@ -61,7 +62,7 @@ from wombat_dagster.stages.work import (
     Due,
     Why,
 )
-from wombat_dagster.store.stage_runs import FAILED, StageRun, StageRuns
+from wombat_dagster.store.stage_runs import FAILED, MADE, StageRun, StageRuns
 from wombat_dagster.store.status import TargetRow
 
 STAGES = (
@@ -326,6 +327,10 @@ def _observation_due(
     last_stage, ended = _end(stages)
     if row.proc == Proc.NOFRAMES and row.n_frames and ended.ending != NoFrames.__name__:
         return Why.LATE_FRAMES, "its frames are back", OBSERVATION_JOB
+    if word := _unset(row, stages):
+        return Why.RESET, word, OBSERVATION_JOB
+    if row.submitted is None and (gone := _gone(observatory, one, stages)):
+        return Why.GONE, gone, _job_from(gone)
     for asset in STAGES:
         stage = stages.get(asset)
         if stage is None:
@@ -353,6 +358,26 @@ def _observation_due(
     is_unsure = comps is not None and comps.inputs.get(FIELD_VARIABLES) == NOT_KNOWN
     if is_unsure and _age_s(ended, now_utc) > AGAIN_AFTER_S and observatory.vsx.away() is None:
         return Why.AGAIN, "the variables of the field were not known", STARS_JOB
+    return None
+
+
+def _unset(row: TargetRow, stages: Mapping[str, StageRun]) -> str | None:
+    """Return the column that says "not done" of what was done: a person wants it again."""
+    words = {"calibration_choice": ("proc_bias", "proc_flat"), "reduced_frames": ("proc",)}
+    for asset, columns in words.items():
+        if asset in stages and stages[asset].ending == MADE:
+            unset = [name for name in columns if getattr(row, name) is None]
+            if unset:
+                return unset[0]
+    return None
+
+
+def _gone(observatory: Observatory, one: Observation, stages: Mapping[str, StageRun]) -> str | None:
+    """Return the first stage whose product was made and is not there any more."""
+    for asset in STAGES:
+        is_made = asset in stages and stages[asset].ending == MADE
+        if is_made and not PRODUCTS[asset].path(observatory.layout, one.key).exists():
+            return asset
     return None
 
 

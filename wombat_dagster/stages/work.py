@@ -21,6 +21,8 @@ class Why(StrEnum):
     NEW = "new"
     FILES = "files changed"
     INTERRUPTED = "interrupted"
+    GONE = "a product is gone"
+    RESET = "set to not done"
     FAILED = "failed before"
     LATE_FRAMES = "light frames changed"
     MASTERS = "other masters"
@@ -33,7 +35,9 @@ class Why(StrEnum):
     AGAIN = "asked again daily"
 
 
-NEW_ON_DISK = frozenset({Why.NEW, Why.FILES, Why.INTERRUPTED, Why.FAILED, Why.LATE_FRAMES})
+NEW_ON_DISK = frozenset(
+    {Why.NEW, Why.FILES, Why.INTERRUPTED, Why.GONE, Why.RESET, Why.FAILED, Why.LATE_FRAMES}
+)
 """Reasons that the data sensor acts on; the recalibration sensor acts on the others."""
 
 

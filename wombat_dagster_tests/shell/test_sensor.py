@@ -1,14 +1,17 @@
 """What the sensors ask for, tick by tick, and that nothing is asked for twice."""
 
+import contextlib
 import datetime as dt
 import os
 import shutil
+import sqlite3
 import time
 
 import dagster as dg
 import pytest
 
 from wombat_dagster.domain import Apphot
+from wombat_dagster.products import PRODUCTS
 from wombat_dagster.resources import ObservatoryResource
 from wombat_dagster.sensors import data as sensor
 from wombat_dagster.sensors import recalibration, recovery
@@ -561,6 +564,39 @@ def test_a_decided_observation_that_broke_is_listed_and_not_made_again(finished)
         outlook = due_observations(observatory, now_utc=later(minutes=5))
     assert outlook.due == ()
     assert "interrupted" in outlook.changed_since[SV_WOM_V]
+
+
+@pytest.mark.parametrize(
+    ("asset", "job"),
+    [
+        ("reduced_frames", "observation_job"),
+        ("photometry_table", "stars_job"),
+        ("standard_magnitudes", "magnitudes_job"),
+    ],
+)
+def test_a_product_that_somebody_deleted_is_made_again(finished, asset, job):
+    place = finished.place
+    PRODUCTS[asset].path(place.observatory.layout, SV_WOM_V).unlink()
+    assert finished.work() == [(job, SV_WOM_V)]
+    assert PRODUCTS[asset].path(place.observatory.layout, SV_WOM_V).exists()
+    assert finished.work() == []
+
+
+def test_what_was_deleted_of_a_decided_observation_stays_away(finished):
+    decide(finished.place, "submitted")
+    shutil.rmtree(finished.place.observatory.layout.observation_dir(SV_WOM_V))
+    assert finished.work() == []
+
+
+@pytest.mark.parametrize("column", ["proc_bias", "proc_flat", "proc"])
+def test_what_a_person_sets_to_not_done_is_done_again_from_the_beginning(finished, column):
+    """The owner's text: NULL and 0 mean that it has not been done."""
+    with contextlib.closing(sqlite3.connect(finished.place.observatory.status.path)) as connection:
+        connection.execute(f"UPDATE target SET {column} = 0 WHERE key = ?", (SV_WOM_V,))
+        connection.commit()
+    assert finished.work() == [("observation_job", SV_WOM_V)]
+    assert getattr(finished.place.row("SV Wom"), column) is not None
+    assert finished.work() == []
 
 
 def test_another_filter_s_colour_is_listed_for_what_a_person_decided_on(finished, monkeypatch):
