@@ -291,11 +291,16 @@ def was_measured_since(
     run: Sequence[StageRun],
     histories: Mapping[str, Sequence[StageRun]],
 ) -> bool:
-    """Tell whether a sibling filter was measured between two makings of magnitudes."""
+    """Tell whether a sibling filter was measured between two makings of magnitudes.
+
+    Two run side by side: one that was begun before and ended after is not in the old ones either.
+    """
     old = before.get("standard_magnitudes")
     unit = key.rpartition("__")[0]
     return old is not None and any(
-        old.number < one.number < run[-1].number and one.ending == "made"
+        one.number < run[-1].number
+        and one.ending == "made"
+        and (one.ended_utc or "") >= old.begun_utc
         for sibling, history in histories.items()
         if sibling != key and sibling.rpartition("__")[0] == unit
         for one in history

@@ -11,7 +11,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.stages.work import MAX_TAG, WHY_TAG, Due
 
-MAX_REQUESTS_PER_TICK = 25  # a fifth of a second each: a tick stays below ten
+MAX_REQUESTS_PER_TICK = 20  # a third of a second each on a busy machine: a tick stays below ten
 MAX_WAITING = 50  # runs that are not over: what waits longer may be out of date when it begins
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 MAX_RETRIES_TAG = "dagster/max_retries"

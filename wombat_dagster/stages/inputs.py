@@ -30,6 +30,7 @@ from wombat_dagster.domain import (
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.stages.sequence import names_of
 from wombat_dagster.store.comp_choices import CompChoices
+from wombat_dagster.store.status import UNKNOWN_FILTER
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class Inputs:
         """Return the filters of every target, of all nights: comps that have them all are best."""
         found: dict[str, set[str]] = defaultdict(set)
         for row in self._observatory.status.targets():
-            if row.retired_utc is None:
+            if row.retired_utc is None and row.observation.filter != UNKNOWN_FILTER:
                 found[row.observation.target].add(row.observation.filter)
         return {target: ", ".join(sorted(filters)) for target, filters in found.items()}
 

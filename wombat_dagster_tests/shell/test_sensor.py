@@ -599,6 +599,17 @@ def test_what_a_person_sets_to_not_done_is_done_again_from_the_beginning(finishe
     assert finished.work() == []
 
 
+def test_a_frame_without_a_filter_makes_nothing_else_again(finished, sky, edit):
+    """In the year's drill a frame still being copied made a target's every night again."""
+    late = finished.place.data / "20251015" / "Light" / "SV Wom" / "odd.fit"
+    edit(sky.lights_v[0], late, pixels=lambda image: image + 1, remove=("FILTER",))
+    with finished.place.in_force() as observatory:
+        observatory.scan()
+        assert "unknown" in {row.observation.filter for row in finished.place.rows}
+        due = due_observations(observatory).due
+    assert SV_WOM_V not in {one.key for one in due}
+
+
 def test_another_filter_s_colour_is_listed_for_what_a_person_decided_on(finished, monkeypatch):
     one = finished.place.row("SV Wom").observation
     monkeypatch.setattr(due_module, "stale_inputs", lambda _: {one: {SV_WOM_B: "1"}})
