@@ -20,6 +20,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import dagster as dg
+import hypothesis
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -39,6 +40,9 @@ from wombat_dagster.simulate.sky import (
 )
 from wombat_dagster.simulate.world import SITE
 from wombat_dagster.store.layout import is_raw_name
+
+hypothesis.settings.register_profile("wombat", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("wombat")
 
 FIRST_NIGHT = dt.date(2025, 10, 14)
 SECOND_NIGHT = dt.date(2025, 10, 15)
