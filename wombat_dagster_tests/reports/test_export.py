@@ -3,7 +3,10 @@
 import csv
 import dataclasses
 import io
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -117,6 +120,22 @@ def test_a_label_with_comma_quote_and_hash_survives_in_every_format():
     assert tuple(row["label"] for row in rows) == odd
     assert tuple(ecsv(table)["label"]) == odd
     assert tuple(votable(table)["label"]) == odd
+
+
+def test_no_byte_is_written_beyond_a_row_of_a_votable():
+    """The C writer of astropy 8.0.2 spoils what lies behind a row of exactly 512 bytes."""
+    code = (
+        "import numpy as np\n"
+        "from astropy.table import QTable\n"
+        "from wombat_dagster.reports.export import to_votable\n"
+        "for n in range(380, 520):\n"
+        "    to_votable(QTable({'label': np.array(['x' * n])}))\n"
+    )
+    environment = {**os.environ, "PYTHONMALLOC": "debug"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[:500]
 
 
 def test_a_curve_without_points_is_a_table_without_rows():
