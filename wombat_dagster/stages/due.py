@@ -171,6 +171,8 @@ def _night_due(
         return Why.FILES, "its frames are back"
     if broken := _broken(stages, LAST_STAGES_OF_NIGHT):
         return broken
+    if gone := _gone(observatory, key, stages, sorted(stages)):
+        return Why.GONE, gone
     files = master_files(observatory, _date(key))
     for asset, one in stages.items():
         kept = one.inputs.get(MASTER_FILES)
@@ -329,7 +331,7 @@ def _observation_due(
         return Why.LATE_FRAMES, "its frames are back", OBSERVATION_JOB
     if word := _unset(row, stages):
         return Why.RESET, word, OBSERVATION_JOB
-    if row.submitted is None and (gone := _gone(observatory, one, stages)):
+    if row.submitted is None and (gone := _gone(observatory, one.key, stages, STAGES)):
         return Why.GONE, gone, _job_from(gone)
     for asset in STAGES:
         stage = stages.get(asset)
@@ -372,11 +374,13 @@ def _unset(row: TargetRow, stages: Mapping[str, StageRun]) -> str | None:
     return None
 
 
-def _gone(observatory: Observatory, one: Observation, stages: Mapping[str, StageRun]) -> str | None:
-    """Return the first stage whose product was made and is not there any more."""
-    for asset in STAGES:
+def _gone(
+    observatory: Observatory, key: str, stages: Mapping[str, StageRun], assets: Sequence[str]
+) -> str | None:
+    """Return the first of `assets` whose product was made and is not there any more."""
+    for asset in assets:
         is_made = asset in stages and stages[asset].ending == MADE
-        if is_made and not PRODUCTS[asset].path(observatory.layout, one.key).exists():
+        if is_made and not PRODUCTS[asset].path(observatory.layout, key).exists():
             return asset
     return None
 

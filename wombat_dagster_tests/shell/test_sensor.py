@@ -582,6 +582,14 @@ def test_a_product_that_somebody_deleted_is_made_again(finished, asset, job):
     assert finished.work() == []
 
 
+def test_a_night_s_product_that_somebody_deleted_is_made_again(finished):
+    path = PRODUCTS["bad_pixels"].path(finished.place.observatory.layout, NIGHT)
+    path.unlink()
+    assert finished.work() == [("night_job", NIGHT)]
+    assert path.exists()
+    assert finished.work() == []
+
+
 def test_what_was_deleted_of_a_decided_observation_stays_away(finished):
     decide(finished.place, "submitted")
     shutil.rmtree(finished.place.observatory.layout.observation_dir(SV_WOM_V))
