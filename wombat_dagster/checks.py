@@ -17,6 +17,7 @@ from wombat_dagster.domain import (
     StandardMagnitudes,
     not_of_the_aavso,
 )
+from wombat_dagster.observatory import Observatory
 from wombat_dagster.partitions import NIGHTS, OBSERVATIONS
 
 PRODUCT_CHECK = "has_product"
@@ -28,11 +29,15 @@ NIGHTLY = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One check: `fault` returns what is wrong in words, or None."""
+    """One check: `fault` returns what is wrong with a product in words, or None.
+
+    `known` does so of what the observatory knows of the partition.
+    """
 
     name: str
     description: str
-    fault: Callable[[Any], str | None]
+    fault: Callable[[Any], str | None] = lambda _product: None
+    known: Callable[[Observatory, str], str | None] = lambda _observatory, _key: None
 
 
 def _uncalibrated(choice: CalibrationChoice) -> str | None:
@@ -60,6 +65,12 @@ def _no_check_star(table: PhotometryTable) -> str | None:
 
 def _held(magnitudes: StandardMagnitudes) -> str | None:
     return magnitudes.held_reason
+
+
+def _events(observatory: Observatory, key: str) -> str | None:
+    from wombat_dagster.stages.events import events_words
+
+    return events_words(observatory, key)
 
 
 CHECKS: dict[str, tuple[Check, ...]] = {
@@ -105,6 +116,11 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             description="The comps are from a chart of the AAVSO's",
             fault=lambda magnitudes: not_of_the_aavso(magnitudes.comp_source),
         ),
+        Check(
+            name="events",
+            description="T1 is neither brighter nor fainter than its history and VSX's range",
+            known=_events,
+        ),
     ),
 }
 """The checks of each asset beyond having a product."""
@@ -143,11 +159,13 @@ def no_product_results(asset_key: dg.AssetKey, words: str) -> Iterator[dg.AssetC
         )
 
 
-def check_results(asset_key: dg.AssetKey, value: Any) -> Iterator[dg.AssetCheckResult]:
-    """Yield the results of every check of a product that was made."""
+def check_results(
+    asset_key: dg.AssetKey, value: Any, observatory: Observatory, key: str
+) -> Iterator[dg.AssetCheckResult]:
+    """Yield the results of every check of a product that was made for the partition `key`."""
     yield dg.AssetCheckResult(asset_key=asset_key, check_name=PRODUCT_CHECK, passed=True)
     for check in CHECKS.get(asset_key.to_user_string(), ()):
-        fault = check.fault(value)
+        fault = check.fault(value) or check.known(observatory, key)
         yield dg.AssetCheckResult(
             asset_key=asset_key,
             check_name=check.name,

@@ -15,11 +15,18 @@ from wombat_dagster import progress
 from wombat_dagster.commands.backfill import backfill
 from wombat_dagster.commands.comps import comps
 from wombat_dagster.commands.curve import curve
+from wombat_dagster.commands.decide import approve, confirm, reject, restore, undo
+from wombat_dagster.commands.events import events
 from wombat_dagster.commands.explain import explain
 from wombat_dagster.commands.inject import inject
+from wombat_dagster.commands.lint import lint
+from wombat_dagster.commands.reconcile import reconcile
+from wombat_dagster.commands.report import report
 from wombat_dagster.commands.retry import retry
+from wombat_dagster.commands.review import review
 from wombat_dagster.commands.run import run
 from wombat_dagster.commands.status import status
+from wombat_dagster.commands.submitted import submitted
 from wombat_dagster.commands.transform import transform
 from wombat_dagster.terminal import (
     CONFIG_ENV,
@@ -170,11 +177,12 @@ def _print_finding(out: "Console", finding: "doctor.Finding") -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: the whole network.")
 def up(port: int, host: str) -> None:
-    """Watch the data directory and serve Dagster's UI, until Ctrl-C."""
+    """Watch the data directory, serve Dagster's UI and the review page, until Ctrl-C."""
     observatory = open_in_force()
     base = observatory.settings.base
     progress.quieten_dagster()
     from wombat_dagster import orphans, processes, runs
+    from wombat_dagster.review.address import is_loopback
 
     # Database and Dagster's storage are made before two processes would do it at once.
     runs.prepare_home(base)
@@ -182,20 +190,29 @@ def up(port: int, host: str) -> None:
     with runs.home(base) as instance:
         instance.get_runs_count()
 
-    def on_ready(url: str) -> None:
+    review_port = observatory.settings.review.port
+
+    def on_ready(url: str, page: str | None) -> None:
         click.echo(f"wombat is up: {url}   (Ctrl-C stops it; logs in {base / orphans.STATE})")
-        if host not in ("127.0.0.1", "localhost", "::1"):
-            click.echo("Everybody who reaches this machine can use it: there is no password.")
+        if page is None:
+            click.echo(f"No review page: port {review_port} is in use; set [review] port.")
+        else:
+            click.echo(f"Review and report: {page}")
+        if not is_loopback(host):
+            click.echo("Everybody who reaches this machine can use Dagster: it has no password.")
 
     click.echo("Starting…")
     try:
-        processes.up(base, host=host, port=port, on_ready=on_ready)
+        processes.up(base, host=host, port=port, review_port=review_port, on_ready=on_ready)
     except processes.NotRunning as error:
         raise click.ClickException(str(error)) from error
     click.echo("Stopped.")
 
 
-for command in (backfill, comps, curve, explain, inject, retry, run, status, transform):
+for command in (
+    approve, backfill, comps, confirm, curve, events, explain, inject, lint, reconcile, reject,
+    report, restore, retry, review, run, status, submitted, transform, undo,
+):  # fmt: skip
     main.add_command(command)
 
 

@@ -243,6 +243,30 @@ class MagnitudeSettings(Table):
     colour_fit: bool = False  # fit a colour term to the night's own comps
 
 
+class ReportSettings(Table):
+    """``[report]``: files for the AAVSO."""
+
+    per: Literal["night", "observation"] = "night"  # one file each
+    obstype: Literal["CCD", "DSLR", "PEP", "VISDIG"] = "CCD"
+    notes: str = ""  # words for the NOTES of every line
+    changed_mag: NotNegative = 0.01  # an approved night whose magnitudes move by more waits again
+
+
+class ReviewSettings(Table):
+    """``[review]``: the page where a person looks and decides."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 3001
+
+
+class EventSettings(Table):
+    """``[events]``: what the observer is told of at once."""
+
+    brighter_mag: Positive | None = 0.5  # than its history or its VSX range
+    fainter_mag: Positive | None = 0.5
+    eclipse_ahead_h: Annotated[float, Field(ge=0, le=8784)] = 24.0  # 0: eclipses are not foretold
+    command: list[str] = []  # program and arguments; the event comes as JSON on its input
+
+
 class SensorSettings(Table):
     """``[sensors]``: how ./data is watched."""
 
@@ -278,6 +302,9 @@ class Settings(Table):
     comps: CompSettings = CompSettings()
     photometry: PhotometrySettings = PhotometrySettings()
     magnitudes: MagnitudeSettings = MagnitudeSettings()
+    report: ReportSettings = ReportSettings()
+    review: ReviewSettings = ReviewSettings()
+    events: EventSettings = EventSettings()
     sensors: SensorSettings = SensorSettings()
     runs: RunSettings = RunSettings()
 

@@ -2,7 +2,15 @@
 
 import dagster as dg
 
-from wombat_dagster.assets import astrometry, bad_pixels, calibration, masters, photometry, triage
+from wombat_dagster.assets import (
+    astrometry,
+    bad_pixels,
+    calibration,
+    masters,
+    photometry,
+    report,
+    triage,
+)
 from wombat_dagster.io_managers import ProductIOManager
 from wombat_dagster.jobs import JOBS
 from wombat_dagster.resources import ObservatoryResource
@@ -14,7 +22,7 @@ _observatory = ObservatoryResource()
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(
-        [masters, bad_pixels, calibration, astrometry, triage, photometry]
+        [masters, bad_pixels, calibration, astrometry, triage, photometry, report]
     ),
     jobs=list(JOBS),
     sensors=[data_sensor, recalibration_sensor, recovery_sensor],

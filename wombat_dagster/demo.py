@@ -248,10 +248,13 @@ def _show_places(observatory: "Observatory", root: Path, out: "Console") -> None
     out.print(f"Database:\n  {observatory.status.path}", soft_wrap=True)
     command = shlex.quote(str(Path(sys.executable).parent / "wombat"))
     here = shlex.quote(str(root))
-    out.print("To look at it in Dagster's UI:")
-    out.print(
-        f"  {command} --config {shlex.quote(str(root / config.CONFIG_NAME))} up", soft_wrap=True
-    )
+    file = shlex.quote(str(root / config.CONFIG_NAME))
+    for words, name in (
+        ("To look, decide and report, in the browser:", "review"),
+        ("The same with Dagster's UI and sensors:", "up"),
+    ):
+        out.print(words)
+        out.print(f"  {command} --config {file} {name}", soft_wrap=True)
     out.print("What is done needs no AAVSO any more; to process more, in another terminal:")
     out.print(f"  {command} stand-in {here}", soft_wrap=True)
 

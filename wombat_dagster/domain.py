@@ -343,6 +343,11 @@ class Variable:
     variability_type: str | None = None
     period_d: float | None = None
     epoch_hjd: float | None = None
+    period_text: str | None = None  # as the source writes it: "0.6422550", "95:", "<300", "(50)"
+    epoch_text: str | None = None
+    eclipse_duration_percent: float | None = None  # of the period
+    mag_bright_is_limit: bool = False  # at least so bright
+    mag_faint_is_limit: bool = False  # at least so faint
     mag_bright: float | None = None
     mag_faint: float | None = None
     mag_bright_band: str | None = None
@@ -1422,3 +1427,100 @@ class HeaderClaims:
     airmass: float | None = None
     ra_deg: float | None = None  # where the telescope pointed
     dec_deg: float | None = None
+
+
+# --------------------------------------------------------------------- what the person decides
+
+
+class Submitted(StrEnum):
+    """Words of `target.submitted`; NULL: the person has not decided."""
+
+    APPROVED = "approved"
+    REJECTED = "usrrej"
+    EXPORTED = "exported"  # written into a report
+    SUBMITTED = "submitted"  # the person says that it was uploaded
+
+
+class DecisionKind(StrEnum):
+    """What a person may decide of an observation, or of some of its points."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+    REJECT_POINTS = "reject-points"
+    RESTORE_POINTS = "restore-points"  # proposed rejections and one's own alike
+    CONFIRM_STAR = "confirm-star"  # the star found by position alone is the one
+    EXPORT = "export"  # written into a report, by the person's wish
+    SUBMIT = "submit"
+    RECALL = "recall"  # by wombat: magnitudes moved after the approval, it waits again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One decision, kept for good; `undone_utc` None: it holds.
+
+    `raw_hashes` are the points it is about, empty: the observation. `version` is that of the
+    magnitudes it was taken on.
+    """
+
+    id: int
+    key: str  # of the observation
+    kind: DecisionKind
+    raw_hashes: tuple[str, ...]
+    who: str
+    why: str | None
+    decided_utc: str
+    version: str | None
+    undone_utc: str | None = None
+
+
+class PointState(StrEnum):
+    """What becomes of one point of a light curve."""
+
+    GOOD = "good"
+    PROPOSED = "proposed"  # to be rejected, says wombat; not reported unless restored
+    REJECTED = "rejected"  # says the person
+    RESTORED = "restored"  # was proposed, the person keeps it
+
+
+# ------------------------------------------------------------------------- reports to the AAVSO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportLine:
+    """One line of AAVSO's Extended File Format, field by field, as text in the file's order."""
+
+    star_id: str
+    date: str
+    magnitude: str
+    error: str
+    band: str
+    transformed: str  # YES | NO
+    magnitude_type: str  # STD | DIF
+    comp_name: str
+    comp_mag: str
+    check_name: str
+    check_mag: str
+    airmass: str
+    group: str
+    chart: str
+    notes: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportPoint:
+    """A line that may be reported, and the frame that it is from."""
+
+    key: str  # of the observation
+    raw_hash: str
+    label: str
+    line: ReportLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LintFinding:
+    """What a rule of the report format says of a file; `line_number` from 1, None: of the whole."""
+
+    rule: str  # name of the check, kebab-case
+    is_error: bool  # False: a warning, the file may be uploaded
+    line_number: int | None
+    words: str

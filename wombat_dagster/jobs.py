@@ -6,6 +6,7 @@ from wombat_dagster.stages.work import (
     MAGNITUDES_JOB,
     NIGHT_JOB,
     OBSERVATION_JOB,
+    REPORT_JOB,
     STARS_JOB,
     TRIAGE_JOB,
 )
@@ -64,4 +65,10 @@ triage_job = dg.define_asset_job(
     description="The frames of one observation judged again: another site",
     executor_def=dg.in_process_executor,
 )
-JOBS = (night_job, observation_job, stars_job, magnitudes_job, triage_job)
+report_job = dg.define_asset_job(
+    REPORT_JOB,
+    selection=["aavso_report"],
+    description="The file for the AAVSO of one approved observation",
+    executor_def=dg.in_process_executor,
+)
+JOBS = (night_job, observation_job, stars_job, magnitudes_job, triage_job, report_job)

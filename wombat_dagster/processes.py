@@ -1,4 +1,4 @@
-"""``wombat up``: Dagster's web server and daemon as one thing that starts and stops together.
+"""``wombat up``: Dagster's web server and daemon and the review page, started and stopped as one.
 
 Each runs in a session of its own, so that its code servers and runs can be ended with it: a plain
 ``dagster dev &`` ignores SIGTERM and leaves them behind. A small watcher ends them when ``wombat
@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from typing import IO, TYPE_CHECKING
 
 from wombat_dagster import config, orphans, retention
 from wombat_dagster.orphans import RECORD, STATE, UpRecord
+from wombat_dagster.review.address import TOKEN_ENV, is_loopback, page_address, reachable
 from wombat_dagster.store.frames import write_bytes_atomic
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOCK = "up.lock"
+REVIEW = "review"
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0  # Dagster's servers wait up to 10 s for each other
 POLL_S = 0.3
@@ -93,6 +96,7 @@ class Server:
     name: str
     process: subprocess.Popen[bytes]
     log_file: Path
+    is_needed: bool = True  # False: the others go on without it
 
     def last_words(self) -> str:
         """Return the end of its log."""
@@ -100,16 +104,24 @@ class Server:
         return "\n".join(lines[-TAIL_LINES:])
 
 
-def up(base: Path, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
-    """Run web server and daemon on `base` until a signal asks to stop; then none is left.
+def up(
+    base: Path,
+    *,
+    host: str,
+    port: int,
+    review_port: int,
+    on_ready: Callable[[str, str | None], None],
+) -> None:
+    """Run web server, daemon and review page on `base` until a signal asks to stop.
 
-    `on_ready` gets the address once the web server answers.
+    Then none is left. `on_ready` gets the addresses of Dagster and of the review page once the web
+    server answers; None: that page's port is taken, and the others go on without it.
 
     Raises
     ------
     NotRunning
         Another ``wombat up`` runs in `base`, the port is taken, the web server does not answer, or
-        one of the two ended by itself; the other is stopped.
+        it or the daemon ended by itself; the others are stopped.
     """
     state = base / STATE
     try:
@@ -123,18 +135,25 @@ def up(base: Path, *, host: str, port: int, on_ready: Callable[[str], None]) -> 
         environment = _environment(base)
         workspace = state / "workspace.yaml"
         write_bytes_atomic(workspace, WORKSPACE.encode())
+        wanted = commands(workspace, host=host, port=port)
+        page = None
+        if not is_taken(host, review_port):
+            token = None if is_loopback(host) else secrets.token_urlsafe(24)
+            page = page_address(host, review_port, token)
+            environment |= {} if token is None else {TOKEN_ENV: token}
+            wanted[REVIEW] = _review_command(host, review_port)
         with _keeper(base) as keeper:
-            address = f"http://{_reachable(host)}:{port}"
+            address = f"http://{reachable(host)}:{port}"
             servers: list[Server] = []
             watcher = _start_watcher()
             try:
-                for name, command in commands(workspace, host=host, port=port).items():
+                for name, command in wanted.items():
                     servers.append(_start(name, command, base, environment))
                     _tell(watcher, f"watch {servers[-1].process.pid}")
                     _record(base, servers, address)
-                _wait_until_answering(_reachable(host), port, servers, asked)
+                _wait_until_answering(reachable(host), port, servers, asked)
                 if not asked.to_stop:
-                    on_ready(address)
+                    on_ready(address, page)
                 while not asked.to_stop:
                     _check_alive(servers)
                     keeper.look(servers, asked)
@@ -163,6 +182,11 @@ def commands(workspace: Path, *, host: str, port: int) -> dict[str, list[str]]:
         name: [sys.executable, *words, "--workspace", str(workspace)]
         for name, words in (("webserver", web), ("daemon", daemon))
     }
+
+
+def _review_command(host: str, port: int) -> list[str]:
+    words = ["-m", "wombat_dagster.cli", "review", "--no-open", "--host", host, "--port", str(port)]
+    return [sys.executable, *words]
 
 
 def is_taken(host: str, port: int) -> bool:
@@ -318,7 +342,7 @@ def _start(name: str, command: Sequence[str], base: Path, environment: Mapping[s
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Server(name=name, process=process, log_file=log_file)
+    return Server(name=name, process=process, log_file=log_file, is_needed=name != REVIEW)
 
 
 def _start_watcher() -> "subprocess.Popen[bytes] | None":
@@ -378,16 +402,26 @@ def _lives(server: Server) -> bool:
     return True
 
 
-def _check_alive(servers: Sequence[Server]) -> None:
-    for server in servers:
-        if (code := server.process.poll()) is not None:
+def _check_alive(servers: list[Server]) -> None:
+    """Raise `NotRunning` when one that is needed has ended; of another it is said once."""
+    for server in list(servers):
+        if (code := server.process.poll()) is None:
+            continue
+        if not server.is_needed:
+            servers.remove(server)
+            log.warning(
+                "%s ended by itself (exit code %d), wombat review starts it again; its last words,"
+                " from %s:\n%s",
+                server.name, code, server.log_file, server.last_words(),
+            )  # fmt: skip
+        else:
             raise NotRunning(
                 f"{server.name} ended by itself (exit code {code}), the other was stopped; its"
                 f" last words, from {server.log_file}:\n{server.last_words()}"
             )
 
 
-def _wait_until_answering(host: str, port: int, servers: Sequence[Server], asked: _Asked) -> None:
+def _wait_until_answering(host: str, port: int, servers: list[Server], asked: _Asked) -> None:
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while not asked.to_stop and not _answers(host, port):
         _check_alive(servers)
@@ -405,11 +439,6 @@ def _answers(host: str, port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _reachable(host: str) -> str:
-    """Return the address under which this machine reaches a server that listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 @contextlib.contextmanager

@@ -416,11 +416,19 @@ def _print_left(observatory: "Observatory", planned: "Plan", busy: Collection[st
     if busy:
         out.print(f"At work elsewhere, and left alone: {_named(sorted(busy))}", soft_wrap=True)
     planned_keys = {row.observation.key for row in planned.observations}
+    rows = [row for row in observatory.status.targets() if row.changed_since]
     changed = {
-        row.observation.key: row.changed_since
-        for row in observatory.status.targets()
-        if row.changed_since and row.observation.key not in planned_keys
+        row.observation.key: str(row.changed_since)
+        for row in rows
+        if row.submitted is not None and row.observation.key not in planned_keys
     }
+    again = [
+        row.observation.key for row in rows if row.submitted is None and row.retired_utc is None
+    ]
+    if again:
+        out.print(
+            f"Changed since you approved, to be looked at again: {_named(again)}.", soft_wrap=True
+        )
     if changed:
         words = _named([f"{key} ({printable(text)})" for key, text in changed.items()])
         out.print(

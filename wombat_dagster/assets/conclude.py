@@ -67,7 +67,7 @@ def conclude(
         # The IO manager writes the product while the stage is still open.
         yield dg.Output(value, metadata=metadata, data_version=version)
         stage.end("made", None, value)
-        yield from check_results(context.asset_key, value)
+        yield from check_results(context.asset_key, value, observatory, key)
 
 
 class _Stage:

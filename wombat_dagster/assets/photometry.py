@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import numpy as np
@@ -22,6 +23,7 @@ from wombat_dagster.domain import (
 )
 from wombat_dagster.partitions import OBSERVATIONS
 from wombat_dagster.resources import ObservatoryResource
+from wombat_dagster.review.address import page_address
 from wombat_dagster.stages.work import WHY_TAG
 
 PHOTOMETRY = "photometry"
@@ -170,6 +172,7 @@ def standard_magnitudes(
     photometry_table: PhotometryTable,
 ) -> Iterator[Event]:
     """Standard magnitudes of T1 and T2, with the random and the zero-point error apart."""
+    from wombat_dagster.stages.events import note_brightness, tell_soon
     from wombat_dagster.stages.remade import magnitudes_before, record_change
     from wombat_dagster.stages.standard import standard_magnitudes_of
 
@@ -180,8 +183,12 @@ def standard_magnitudes(
     def describe(magnitudes: StandardMagnitudes) -> dict[str, Any]:
         why = context.run.tags.get(WHY_TAG)
         change = record_change(opened, observation.key, before, magnitudes, why=why)
-        facts = describe_magnitudes(magnitudes)
-        return facts if change is None else {**facts, "changed": change.words}
+        found = note_brightness(opened, observation, photometry_table.variable, magnitudes)
+        return {
+            **describe_magnitudes(magnitudes),
+            **({"changed": change.words} if change is not None else {}),
+            **({"events": "; ".join(found)} if found else {}),
+        }
 
     yield from conclude(
         context,
@@ -189,6 +196,7 @@ def standard_magnitudes(
         lambda: standard_magnitudes_of(opened, observation, reduced_frames, photometry_table),
         describe,
     )
+    tell_soon(opened)
 
 
 def describe_magnitudes(magnitudes: StandardMagnitudes) -> dict[str, Any]:
@@ -253,12 +261,16 @@ def light_curve(
     """The light curve of T1 and T2 for the person who validates it."""
     from wombat_dagster.reports.light_curve import light_curve_png
 
-    def describe(png: bytes) -> dict[str, Any]:
-        return {"plot": picture(png, "light curve")}
+    opened = observatory.open()
+    page = page_address("127.0.0.1", opened.settings.review.port, None)
 
-    yield from conclude(
-        context, observatory.open(), lambda: light_curve_png(standard_magnitudes), describe
-    )
+    def describe(png: bytes) -> dict[str, Any]:
+        return {
+            "plot": picture(png, "light curve"),
+            "decide": dg.MetadataValue.url(f"{page}#{quote(context.partition_key)}"),
+        }
+
+    yield from conclude(context, opened, lambda: light_curve_png(standard_magnitudes), describe)
 
 
 @dg.asset(

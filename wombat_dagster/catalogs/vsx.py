@@ -431,6 +431,11 @@ def _as_variable(star: Entry, *, match: str) -> Variable:
         variability_type=_text(star, "VariabilityType"),
         period_d=first_number(star.get("Period")),
         epoch_hjd=first_number(star.get("Epoch")),
+        period_text=_text(star, "Period"),
+        epoch_text=_text(star, "Epoch"),
+        eclipse_duration_percent=first_number(star.get("EclipseDuration")),
+        mag_bright_is_limit=bright is not None and _is_limit(star.get("MaxMag")),
+        mag_faint_is_limit=faint is not None and _is_limit(star.get("MinMag")),
         mag_bright=bright,
         mag_faint=faint,
         mag_bright_band=bright_band if bright is not None else None,
@@ -448,6 +453,11 @@ def magnitude(text: str | None) -> tuple[float | None, str | None, bool]:
     if found is None:
         return None, None, False
     return float(found["value"]), found["band"], found["amplitude"] is not None
+
+
+def _is_limit(text: str | None) -> bool:
+    found = _MAGNITUDE.match(text or "")
+    return found is not None and found["limit"] is not None
 
 
 def first_number(text: str | None) -> float | None:
@@ -503,9 +513,11 @@ def with_target_settings(star: Variable, target: TargetSettings) -> Variable:
             mag_faint=max(target.mag_range),
             mag_bright_band="V",
             mag_faint_band="V",
+            mag_bright_is_limit=False,
+            mag_faint_is_limit=False,
         )
     if target.period_d is not None:
-        star = replace(star, period_d=target.period_d)
+        star = replace(star, period_d=target.period_d, period_text=None)
     return star
 
 

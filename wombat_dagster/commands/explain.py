@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wombat_dagster.meant import the_one
 from wombat_dagster.terminal import (
     Refused,
     console,
@@ -15,14 +16,9 @@ from wombat_dagster.terminal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from rich.tree import Tree
 
     from wombat_dagster.stages.lineage_words import Section
-    from wombat_dagster.store.status import TargetRow
-
-MAX_NAMED = 12  # observations in one refusal
 
 
 @click.command()
@@ -49,7 +45,7 @@ def explain(observation: tuple[str, ...], frame: str | None, verify: bool, as_js
     from wombat_dagster.stages.lineage import NoSuchFrame, lineage_of
 
     observatory = Observatory(settings)
-    row = _the_one(observatory.status.targets(), observation)
+    row = the_one(observatory.status.targets(), observation)
     said = remedy_of(row.proc, row.apphot, reason=row.reason, retired_utc=row.retired_utc)
     cause, remedy = (said.cause, said.remedy or None) if said else (None, None)
     try:
@@ -64,56 +60,6 @@ def explain(observation: tuple[str, ...], frame: str | None, verify: bool, as_js
     faults = found.all_faults()
     if faults:
         out.print(f"{count(len(faults), 'thing')} missing, damaged or changed: behind the !")
-
-
-def _the_one(rows: "Sequence[TargetRow]", words: "Sequence[str]") -> "TargetRow":
-    """Return the row that is meant; refuse with the names of those that could be."""
-    said = printable(" ".join(words))
-    if len(words) > 3:
-        raise Refused(f'"{said}": say a key, or NIGHT TARGET [FILTER]; quote names with blanks')
-    parts = words[0].split("__") if len(words) == 1 else words
-    left = list(rows)
-    for part, names_of in zip(parts, (_night_names, _target_names, _filter_names), strict=False):
-        left = _meant(left, part, names_of)
-    left = [row for row in left if row.retired_utc is None] or left
-    if len(left) == 1:
-        return left[0]
-    if not left:
-        there = ", ".join(sorted({f"{r.observation.date:%Y%m%d}" for r in rows})[-5:]) or "none"
-        raise Refused(f'no observation "{said}"; the newest nights: {there}')
-    names = ", ".join(row.observation.key for row in left[:MAX_NAMED])
-    more = f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""
-    raise Refused(printable(f'"{said}" may be each of {names}{more}'))
-
-
-def _meant(
-    rows: "list[TargetRow]", part: str, names_of: "Callable[[TargetRow], set[str]]"
-) -> "list[TargetRow]":
-    """Return the rows of that very name, else those whose name begins so, else with it inside."""
-    wanted = part.casefold()
-    tests: tuple[Callable[[str], bool], ...] = (
-        lambda name: name == wanted,
-        lambda name: name.startswith(wanted),
-        lambda name: wanted in name,
-    )
-    for fits in tests:
-        found = [row for row in rows if any(fits(name.casefold()) for name in names_of(row))]
-        if found:
-            return found
-    return []
-
-
-def _night_names(row: "TargetRow") -> set[str]:
-    date = row.observation.date
-    return {f"{date:%Y%m%d}", date.isoformat()}
-
-
-def _target_names(row: "TargetRow") -> set[str]:
-    return {row.observation.target, row.observation.key.split("__")[1]}
-
-
-def _filter_names(row: "TargetRow") -> set[str]:
-    return {row.observation.filter, row.observation.key.split("__")[2]}
 
 
 def _tree(section: "Section") -> "Tree":

@@ -62,6 +62,8 @@ INQUIRIES = Inquiries()
 def look(observatory: Observatory, *, busy: Collection[str] = ()) -> list[Release]:
     """Ask services that are away for a sign of life when it is time; return what is released."""
     from wombat_dagster.stages.due import parked, parked_stages
+    from wombat_dagster.stages.events import is_look_due
+    from wombat_dagster.stages.events import look as look_for_events
 
     released = []
     for word, name in SERVICES.items():
@@ -81,6 +83,8 @@ def look(observatory: Observatory, *, busy: Collection[str] = ()) -> list[Releas
             released.append(Release(service=name, assets=assets))
     if observatory.vsp.away() is None:
         INQUIRIES.begin("charts", lambda: _refresh_charts(observatory))
+    if is_look_due(observatory):
+        INQUIRIES.begin("events", lambda: look_for_events(observatory))
     return released
 
 

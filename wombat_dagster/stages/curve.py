@@ -36,6 +36,8 @@ from wombat_dagster.reports.star_curve import (
     curve_night,
 )
 from wombat_dagster.science.noise import relative_extra
+from wombat_dagster.stages.decisions import as_decided
+from wombat_dagster.store.decisions import Decisions
 from wombat_dagster.store.status import TargetRow
 from wombat_dagster.store.tables import UnreadableProduct
 
@@ -298,7 +300,7 @@ def _magnitudes(observatory: Observatory, one: Known) -> StandardMagnitudes | Le
         return _left_out(row, "magnitudes.csv is gone")
     except (UnreadableProduct, UnicodeDecodeError, OSError) as error:
         return _left_out(row, f"magnitudes.csv is damaged: {_short(error)}")
-    return magnitudes
+    return as_decided(magnitudes, Decisions(observatory.status.path).points(row.observation.key))
 
 
 def _left_out(row: TargetRow, reason: str) -> LeftOut:
@@ -410,6 +412,7 @@ def transit_flux(
     standard = _product(observatory, "standard_magnitudes", night, "magnitudes.csv")
     if isinstance(standard, str):
         raise NoCurve(f"{night.key}: {standard}")
+    standard = as_decided(standard, Decisions(observatory.status.path).points(night.key))
     table = _product(observatory, "photometry_table", night, "the measurement table")
     try:
         if isinstance(table, str):

@@ -25,6 +25,7 @@ from wombat_dagster.domain import (
     FrameTriage,
     Master,
     PhotometryTable,
+    PointState,
     RawFrame,
     ReducedFrame,
     Reduction,
@@ -34,6 +35,7 @@ from wombat_dagster.domain import (
 from wombat_dagster.observatory import Observatory
 from wombat_dagster.products import PRODUCTS, read_product
 from wombat_dagster.stages.choice import choose_calibration
+from wombat_dagster.stages.decisions import point_states
 from wombat_dagster.stages.due import STAGES
 from wombat_dagster.stages.lineage_words import (
     MAX_NAMED,
@@ -64,6 +66,7 @@ from wombat_dagster.stages.lineage_words import (
     transformation_section,
 )
 from wombat_dagster.store import provenance
+from wombat_dagster.store.decisions import Decisions, decision_words
 from wombat_dagster.store.frames import (
     HASH_CARD,
     UnreadableFrame,
@@ -72,6 +75,7 @@ from wombat_dagster.store.frames import (
     read_reduced,
 )
 from wombat_dagster.store.remade import remade
+from wombat_dagster.store.report_ledger import ReportLedger
 from wombat_dagster.store.software import software_at_work
 from wombat_dagster.store.stage_runs import MADE, StageRuns
 from wombat_dagster.store.status import TargetRow
@@ -197,6 +201,7 @@ class _Lineage:
             self._raw(),
             self._settings(),
             self._software(),
+            self._decisions(),
             self._history(),
         ]
         lines = [
@@ -985,6 +990,36 @@ class _Lineage:
         )
 
     # ------------------------------------------------------------------------------------- history
+
+    def _decisions(self) -> Section | None:
+        """Return what the person decided and what was reported; None: nothing yet."""
+        path = self.observatory.status.path
+        journal = Decisions(path)
+        history, reported = journal.history(self.key), ReportLedger(path).lines(key=self.key)
+        lines = [decision_words(one) for one in history]
+        facts: dict[str, Any] = {"decisions": [asdict(one) for one in history]}
+        magnitudes = self.product("standard_magnitudes")[0]
+        if magnitudes is not None:
+            states = point_states(magnitudes, journal.points(self.key))
+            facts["points"] = {x.value: states.count(x) for x in PointState if x in states}
+            if self.frame is not None and self.frame.index is not None:
+                here = magnitudes.raw_hashes[self.frame.index]
+                lines.append(f"this point is {states[self.frame.index]}")
+                reported = tuple(one for one in reported if one.raw_hash == here)
+                lines += [f"reported as {one.line}" for one in reported]
+            elif history:
+                said = ", ".join(f"{n} {state}" for state, n in facts["points"].items())
+                lines.append(f"points: {said}")
+        for file in dict.fromkeys(one.file for one in reported):
+            own = [one for one in reported if one.file == file]
+            n_submitted = sum(one.submitted_utc is not None for one in own)
+            lines.append(f"reported in {file}: {len(own)} lines, {n_submitted} of them submitted")
+        facts["reported"] = [asdict(one) for one in reported]
+        if not lines:
+            return None
+        return Section(
+            name="decisions", title="Decisions and reports", lines=tuple(lines), facts=facts
+        )
 
     def _history(self) -> Section:
         changes = remade(self.observatory.status.path, self.key)

@@ -9,6 +9,7 @@ STARS_JOB = "stars_job"
 """From the variable on: what was reduced and solved stays."""
 MAGNITUDES_JOB = "magnitudes_job"
 TRIAGE_JOB = "triage_job"
+REPORT_JOB = "report_job"
 
 WHY_TAG = "wombat/why"
 """Tag of a run: why it was asked for."""

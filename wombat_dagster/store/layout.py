@@ -9,6 +9,7 @@ over another one. What a single file says is in `frames` and `headers`.
 import datetime as dt
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -36,6 +37,7 @@ GROUP_SUFFIX = re.compile(r"_\d+x\d+_bin\d+(x\d+)?$")
 MAX_DEPTH = 10  # directories below the data root; links can multiply paths without end
 JOURNAL = PurePosixPath(".wombat/moves.jsonl")  # under the data root
 MASTERS = "masters"  # directory of them in a night's products
+REPORTS = "reports"  # directory of files for the AAVSO in the products
 OF_PRODUCTS = "products"  # begins the path of a master that lies there: no night is called so
 
 # Directory names of the single filters people use; anything else names a program or a series.
@@ -763,6 +765,24 @@ class Layout:
         directory = self.observation_dir(observation)
         night, target = directory.parts[-3], directory.parts[-2]
         return directory / f"{target}_{night}_phot.tbl"
+
+    @property
+    def reports_dir(self) -> Path:
+        """Where the files for the AAVSO lie."""
+        return self.products / REPORTS
+
+    def report_path(self, name: str) -> Path:
+        """Return a file for the AAVSO by its name, as the ledger of reported lines has it."""
+        return self.reports_dir / slug(name)
+
+    def report_paths(self, observer: str, unit: str, *, is_amended: bool = False) -> Iterator[Path]:
+        """Yield where a report of a night, or of an observation's key, may go, without an end.
+
+        ``XYZ_20251015.txt``, then ``XYZ_20251015_2.txt``: a name that is taken is left alone.
+        """
+        stem = f"{slug(observer)}_{slug(unit)}{'_amended' if is_amended else ''}"
+        yield self.report_path(f"{stem}.txt")
+        yield from (self.report_path(f"{stem}_{number}.txt") for number in itertools.count(2))
 
     def relative_to_products(self, path: Path) -> str:
         """Return a product's path as the database holds it."""

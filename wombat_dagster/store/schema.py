@@ -218,6 +218,53 @@ def m006_what_was_begun(db: Database) -> None:
     )
 
 
+@migrations()
+def m007_decisions_and_reports(db: Database) -> None:
+    """Keep what a person decides, T1 as it was approved, the lines that were reported, events."""
+    # `id` and `undone_id` come from one count, so that the greater of both tells what was last.
+    db.conn.execute(
+        "CREATE TABLE decision (id INTEGER PRIMARY KEY, key TEXT NOT NULL, kind TEXT NOT NULL,"
+        " raw_hashes TEXT NOT NULL DEFAULT '[]', who TEXT NOT NULL, why TEXT,"
+        " decided_utc TEXT NOT NULL, version TEXT, undone_id INTEGER, undone_utc TEXT,"
+        " undone_by TEXT)"
+    )
+    db.conn.execute("CREATE INDEX decision_of ON decision (key, id)")
+    db.conn.execute(
+        "CREATE TABLE approved_point (decision INTEGER NOT NULL, raw_hash TEXT NOT NULL,"
+        " t1_mag REAL NOT NULL, PRIMARY KEY (decision, raw_hash)) WITHOUT ROWID"
+    )
+    db.conn.execute("CREATE INDEX approved_point_of ON approved_point (raw_hash)")
+    db.conn.execute(
+        "CREATE TABLE report_line (id INTEGER PRIMARY KEY, observer TEXT NOT NULL,"
+        " star TEXT NOT NULL, band TEXT NOT NULL, jd TEXT NOT NULL, key TEXT NOT NULL DEFAULT '',"
+        " raw_hash TEXT NOT NULL DEFAULT '', content_hash TEXT NOT NULL, line TEXT NOT NULL,"
+        " file TEXT NOT NULL, exported_utc TEXT NOT NULL, submitted_utc TEXT,"
+        " withdrawn_utc TEXT, withdrawn_by TEXT, amends INTEGER,"
+        " origin TEXT NOT NULL CHECK (origin IN ('wombat', 'aavso')))"
+    )
+    db.conn.execute("CREATE INDEX report_line_of_frame ON report_line (raw_hash, band)")
+    db.conn.execute("CREATE INDEX report_line_of ON report_line (key, raw_hash)")
+    db.conn.execute("CREATE INDEX report_line_at ON report_line (star COLLATE NOCASE, band, jd)")
+    db.conn.execute("CREATE INDEX report_line_amended ON report_line (amends)")
+    db.conn.execute("CREATE INDEX report_line_in ON report_line (file)")
+    db.conn.execute(
+        "CREATE TABLE event (id INTEGER PRIMARY KEY, key TEXT NOT NULL, kind TEXT NOT NULL,"
+        " words TEXT NOT NULL, made_utc TEXT NOT NULL, told_utc TEXT, seen_utc TEXT,"
+        " signature TEXT NOT NULL UNIQUE)"
+    )
+
+
+@migrations()
+def m008_events(db: Database) -> None:
+    """Keep when an eclipse is, and how bright each night was, for the history of its star."""
+    db.conn.execute("ALTER TABLE event ADD COLUMN at_utc TEXT")
+    db.conn.execute(
+        "CREATE TABLE t1_night (key TEXT PRIMARY KEY, version TEXT NOT NULL, band TEXT NOT NULL,"
+        " n_points INTEGER NOT NULL, median_mag REAL, bright_mag REAL, faint_mag REAL,"
+        " error_mag REAL, is_limit INTEGER NOT NULL)"
+    )
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Return a connection to the database at `path`: WAL, patient, in autocommit mode.
 

@@ -31,6 +31,13 @@ from wombat_dagster.domain import (
     distinct_slug,
 )
 from wombat_dagster.store import schema
+from wombat_dagster.store.decisions import (
+    MADE_AGAIN,
+    approved_frames,
+    fold,
+    is_decided,
+    move_decisions,
+)
 from wombat_dagster.store.tables import dump_json, load_json
 
 UNKNOWN_FILTER = "unknown"
@@ -237,6 +244,7 @@ class StatusDatabase:
             date, target, filter = unit
             if unit not in keys:
                 keys[unit] = _key(date, target, filter, slugs)
+                is_back = not _has_row(connection, keys[unit], unit)
                 connection.execute(
                     "INSERT INTO target (date, target, filter, night, key) VALUES (?,?,?,?,?)"
                     " ON CONFLICT (key) DO UPDATE SET date = excluded.date,"
@@ -244,6 +252,8 @@ class StatusDatabase:
                     " ON CONFLICT (date, target, filter) DO UPDATE SET key = excluded.key",
                     (*unit, nights[unit], keys[unit]),
                 )
+                if is_back and is_decided(connection, keys[unit]):  # its row was deleted
+                    fold(connection, keys[unit])
             connection.execute(
                 "UPDATE target SET n_frames = ?, n_quarantined = ?, night = ?, updated_utc = ?"
                 " WHERE key = ? AND (n_frames, n_quarantined, night) IS NOT (?, ?, ?)",
@@ -680,23 +690,54 @@ def _carry_decisions_over(
 ) -> None:
     """Let a renamed observation keep what a person decided: it holds frames of the gone one.
 
-    So that nothing is reported twice because a directory has another name.
+    So that nothing is reported twice because a directory has another name. Frames that went in an
+    earlier scan are known by what was approved or reported of them.
     """
     gone = {key: pixels for key, pixels in before.items() if key not in now}
     new = {key: pixels for key, pixels in now.items() if key not in before}
+    if not new:
+        return
+    retired = connection.execute("SELECT key FROM target WHERE retired_utc IS NOT NULL")
+    gone |= approved_frames(connection, {row["key"] for row in retired} - gone.keys() - now.keys())
     for key, pixels in new.items():
         for old, held in gone.items():
-            if 2 * len(pixels & held) > len(held):
-                connection.execute(
-                    "UPDATE target SET submitted = (SELECT submitted FROM target WHERE key = ?),"
-                    " changed_since = ? WHERE key = ? AND submitted IS NULL AND"
-                    " (SELECT submitted FROM target WHERE key = ?) IS NOT NULL",
-                    (old, f"{RENAMED} {old}", key, old),
-                )
+            if 2 * len(pixels & held) > len(held) and _take_over(connection, old, key):
+                break
+
+
+def _take_over(connection: sqlite3.Connection, old: str, new: str) -> bool:
+    """Give `new` the word and the decisions of `old`; False: `new` was decided on itself.
+
+    Nothing of them is left with `old`: should it come back, with what frames ever, it is new.
+    """
+    rows = connection.execute(
+        "SELECT key, submitted, changed_since FROM target WHERE key IN (?, ?)", (old, new)
+    )
+    by_key = {row["key"]: row for row in rows}
+    word = _done(by_key[old]["submitted"])
+    if _done(by_key[new]["submitted"]) is not None or is_decided(connection, new):
+        return False
+    move_decisions(connection, old, new)
+    words = f"{RENAMED} {old}" if word is not None else by_key[old]["changed_since"]
+    connection.executemany(
+        "UPDATE target SET submitted = ?, changed_since = ? WHERE key = ?",
+        [(word, words, new), (None, None, old)],
+    )
+    return True
+
+
+def _has_row(connection: sqlite3.Connection, key: str, unit: tuple[str, str, str]) -> bool:
+    """Tell whether an observation has a row, be it with a key or a name that a person edited."""
+    return (
+        connection.execute(
+            "SELECT 1 FROM target WHERE key = ? OR (date, target, filter) = (?, ?, ?)", (key, *unit)
+        ).fetchone()
+        is not None
+    )
 
 
 _KEY = re.compile(r"\d{8}__(?:(?!__)[A-Za-z0-9.+_-])+__(?:(?!__)[A-Za-z0-9.+_-])+")
-MADE_AGAIN, RENAMED = "made again", "renamed: was"
+RENAMED = "renamed: was"
 _NOT_NOTED = (
     f"ifnull(changed_since, '') NOT LIKE '{MADE_AGAIN}%'"
     f" AND ifnull(changed_since, '') NOT LIKE '{RENAMED}%'"

@@ -391,3 +391,16 @@ def test_an_outage_is_never_a_field_without_variables(sky, failure):
 def test_no_field_is_wider_than_five_degrees(sky):
     sky.vsx().variables_around(*COM_CENTRE, 12.0)
     assert lists_asked(sky)[0]["radius"] == "5"
+
+
+def test_digits_marks_and_limits_are_kept_as_vsx_writes_them():
+    """Z Com and Y Com of golden/aavso/vsx_list_com_edgecases.json, and a duration of 14 %."""
+    from wombat_dagster.catalogs.vsx import _as_variable
+
+    z_com = _as_variable(COM["Z Com"] | {"EclipseDuration": "14"}, match="name")
+    assert (z_com.period_text, z_com.epoch_text) == ("0.5466892", "2453469.8819")
+    assert (z_com.mag_bright_is_limit, z_com.mag_faint_is_limit) == (True, True)
+    assert z_com.eclipse_duration_percent == 14.0
+    y_com = _as_variable(COM["Y Com"], match="name")
+    assert (y_com.period_d, y_com.period_text) == (95.0, "95:")
+    assert (y_com.mag_bright_is_limit, y_com.eclipse_duration_percent) == (False, None)

@@ -100,6 +100,7 @@ def test_every_asset_of_the_jobs_exists_and_choices_see_all_nights():
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
         *NIGHT_ASSETS,
         *OBSERVATION_ASSETS,
+        "aavso_report",  # on a person's wish alone
     }
     node = graph.get(dg.AssetKey("calibration_choice"))
     for name in ("master_bias", "master_flats", "master_darks"):

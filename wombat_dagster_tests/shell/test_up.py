@@ -56,9 +56,10 @@ def wait_for_line(process, words):
 
 @pytest.fixture
 def started(place):
-    """A running ``wombat up`` and its port."""
+    """A running ``wombat up`` and its ports, Dagster's and the review page's."""
     place.take("20251014/Light/*/*V.fit")
-    port = free_port()
+    port, page_port = free_port(), free_port()
+    place.configure(review=f"port = {page_port}")
     environment = {k: v for k, v in os.environ.items() if k not in ("DAGSTER_HOME", "COLUMNS")}
     environment[config.CONFIG_ENV] = str(place.root / "wombat.toml")
     command = [sys.executable, "-m", "wombat_dagster.cli", "up", "--port", str(port)]
@@ -66,7 +67,7 @@ def started(place):
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/"
     )
     try:
-        yield process, port
+        yield process, port, page_port
     finally:
         if process.poll() is None:
             process.terminate()
@@ -75,7 +76,7 @@ def started(place):
 
 @pytest.mark.slow
 def test_a_signal_takes_the_whole_tree_down(started, place):
-    process, port = started
+    process, port, page_port = started
     assert f"http://127.0.0.1:{port}" in wait_for_line(process, "wombat is up")
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info") as answer:
         assert answer.status == 200
@@ -83,10 +84,13 @@ def test_a_signal_takes_the_whole_tree_down(started, place):
     assert record.lives
     assert record.pid == str(process.pid)
     servers = {int(name.partition(":")[0]) for name in record.servers}
-    assert len(servers) == 2
+    assert len(servers) == 3
+    page = urllib.request.Request(f"http://127.0.0.1:{page_port}/")
+    with urllib.request.urlopen(page) as answer:
+        assert b"wombat" in answer.read()
     assert servers < children_of(process.pid)  # and the watcher
     with pytest.raises(processes.NotRunning, match=f"already since .*127.0.0.1:{port}"):
-        processes.up(place.root, host="127.0.0.1", port=free_port(), on_ready=print)
+        processes.up(place.root, host="127.0.0.1", port=free_port(), review_port=1, on_ready=print)
     # The web server answers when its code server is there: more than the two leaders live.
     assert sum(session in servers for session in sessions().values()) > len(servers)
 
@@ -98,11 +102,12 @@ def test_a_signal_takes_the_whole_tree_down(started, place):
     assert not servers & set(sessions().values())
     assert orphans.last_up(place.root) is None
     assert not processes.is_taken("127.0.0.1", port)
+    assert not processes.is_taken("127.0.0.1", page_port)
 
 
 @pytest.mark.slow
 def test_when_the_daemon_dies_the_web_server_is_stopped_and_it_is_said(started):
-    process, port = started
+    process, port, _page_port = started
     wait_for_line(process, "wombat is up")
     servers = children_of(process.pid)
     listed = subprocess.run(
@@ -121,6 +126,20 @@ def test_when_the_daemon_dies_the_web_server_is_stopped_and_it_is_said(started):
     assert not processes.is_taken("127.0.0.1", port)
 
 
+def test_the_others_go_on_when_the_review_page_ended_and_it_is_said_once(tmp_path, caplog):
+    (tmp_path / processes.STATE).mkdir()
+    words = ["sh", "-c", "echo trouble; exit 3"]
+    server = processes._start("review", words, tmp_path, dict(os.environ))
+    server.process.wait()
+    servers = [server]
+    processes._check_alive(servers)
+    processes._check_alive(servers)
+    assert servers == []
+    (record,) = caplog.records
+    assert "review ended by itself (exit code 3)" in record.getMessage()
+    assert "trouble" in record.getMessage()
+
+
 @pytest.mark.parametrize("number", processes.STOP_SIGNALS)
 def test_a_signal_is_noted_and_obeyed_later(number):
     before = signal.getsignal(number)
@@ -137,7 +156,9 @@ def test_a_port_in_use_is_refused_before_anything_starts(tmp_path):
         holder.listen()
         port = holder.getsockname()[1]
         with pytest.raises(processes.NotRunning, match=f"port {port}"):
-            processes.up(tmp_path, host="127.0.0.1", port=port, on_ready=print)
+            processes.up(
+                tmp_path, host="127.0.0.1", port=port, review_port=free_port(), on_ready=print
+            )
     assert [path.name for path in (tmp_path / processes.STATE).iterdir()] == [processes.LOCK]
 
 

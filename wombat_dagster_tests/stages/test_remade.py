@@ -68,6 +68,25 @@ def test_what_differs_is_said_and_nothing_else(before, changes, words):
     assert got == words.format(check=before.check_name)
 
 
+def test_another_filter_s_coefficients_are_told_of_where_both_go_in(before):
+    def made(method, version, value=-0.06):
+        return dataclasses.replace(
+            before,
+            method=method,
+            sibling_versions={"coefficients": version},
+            transformation=Transformation(coefficient_name="Tv_bv", coefficient=value),
+        )
+
+    def differs(method, value=-0.06):
+        return what_differs(made(method, "aaaaaaaa"), made(method, "bbbbbbbb", value))
+
+    assert differs("two-filter") == (
+        "coefficients of the camera other than this filter's aaaaaa → bbbbbb"
+    )
+    assert differs("two-filter", -0.07) == "coefficient Tv_bv -0.0600 → Tv_bv -0.0700"
+    assert differs("ensemble") == "what differs is not known"
+
+
 def test_comps_that_came_and_went_are_named(before):
     first, *others = before.comp_names
     got = what_differs(before, dataclasses.replace(before, comp_names=(*others, "000-NEW")))

@@ -1,0 +1,1 @@
+"""The web page where a person looks at light curves and decides: `server` and its static files."""
