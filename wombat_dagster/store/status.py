@@ -714,6 +714,8 @@ def _take_over(connection: sqlite3.Connection, old: str, new: str) -> bool:
         "SELECT key, submitted, changed_since FROM target WHERE key IN (?, ?)", (old, new)
     )
     by_key = {row["key"]: row for row in rows}
+    if old not in by_key:  # a person had edited the key, and it is mended by now
+        return False
     word = _done(by_key[old]["submitted"])
     if _done(by_key[new]["submitted"]) is not None or is_decided(connection, new):
         return False

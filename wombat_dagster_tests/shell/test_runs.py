@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus
 from dagster._core.instance.ref import InstanceRef
 
-from wombat_dagster import config, progress, runs
+from wombat_dagster import config, orphans, progress, runs
 from wombat_dagster.catalogs.breaker import Breaker, away
 from wombat_dagster.cli import main
 from wombat_dagster.domain import Apphot
@@ -333,7 +333,11 @@ def test_what_is_written_through_open_connections_is_dagster_s_own(night):
             for _ in range(3)
         ]
         written = [[entry.message for entry in instance.all_logs(one.run_id)] for one in done]
-    reference = InstanceRef.from_dir(str(night.root))
+    state = night.root / orphans.STATE
+    dagster_s = night.root / "dagster's"
+    dagster_s.mkdir()
+    (dagster_s / "dagster.yaml").write_text(f"storage: {{sqlite: {{base_dir: '{state}'}}}}\n")
+    reference = InstanceRef.from_dir(str(dagster_s))
     with contextlib.chdir(night.root), DagsterInstance.from_ref(reference) as plain:
         assert type(plain.event_log_storage).__name__ == "SqliteEventLogStorage"
         read = [[entry.message for entry in plain.all_logs(one.run_id)] for one in done]
